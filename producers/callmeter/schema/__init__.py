@@ -1,0 +1,1 @@
+"""The contract of events: envelopes, record types, topics, reasons, histograms."""

@@ -1,0 +1,1 @@
+"""Transports: how the SDK's envelopes leave the process."""
