@@ -1,0 +1,102 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DEFAULT_DIR = "./.callmeter"
+_AGO = re.compile(r"(\d+)([smhdw])\Z")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def _set_level(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value:
+        logging.getLogger("callmeter").setLevel(logging.DEBUG)
+
+
+def verbosity(command: F) -> F:
+    """``-q`` and ``-v``; sets up logging to stderr."""
+    logging.basicConfig(
+        format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.WARNING
+    )
+    command = click.option("-q", "--quiet", is_flag=True, help="Print results and errors only.")(
+        command
+    )
+    return click.option(
+        "-v", "--verbose", is_flag=True, expose_value=False, callback=_set_level,
+        help="Say what is being done, with tracebacks.",
+    )(command)  # fmt: skip
+
+
+def directory(command: F) -> F:
+    """``--dir``: the data directory of the embedded form."""
+    return click.option(
+        "--dir", "directory", type=click.Path(path_type=Path, file_okay=False),
+        envvar="CALLMETER_DIR", default=None, show_default=DEFAULT_DIR,
+        help="Data directory of the embedded form.",
+    )(command)  # fmt: skip
+
+
+def store(command: F) -> F:
+    """``--store``: where ClickHouse is."""
+    return click.option(
+        "--store", "store_url", envvar="CALLMETER_STORE", default=None, metavar="URL",
+        help="ClickHouse: clickhouse://user:password@host:port/db, clickhouses://…, or chdb:DIR.",
+    )(command)  # fmt: skip
+
+
+def kafka(command: F, *, required: bool = False) -> F:
+    """``--kafka``: the broker."""
+    return click.option(
+        "--kafka", "kafka_url", envvar="CALLMETER_KAFKA", default=None, metavar="URL",
+        required=required, help="Kafka: kafka://host:port[,host:port], or kafka+ssl://….",
+    )(command)  # fmt: skip
+
+
+def formats(command: F) -> F:
+    """``--json`` and ``--csv`` of commands that print a table."""
+    command = click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")(command)
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def project(command: F) -> F:
+    """``--project``: limit a question to one project."""
+    return click.option("--project", default=None, help="Only this project.")(command)
+
+
+class When(click.ParamType):
+    """A point in time: ``2026-11-01``, ``2026-11-01T12:00`` (UTC), or ``2h`` ago (s m h d w)."""
+
+    name = "when"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        ago = _AGO.match(value)
+        if ago:
+            return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no time: give 2026-11-01, 2026-11-01T12:00 or 2h", param, ctx)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def period(command: F) -> F:
+    """``--since`` and ``--until`` by event time."""
+    command = click.option("--until", type=When(), default=None, help="Before this time.")(command)
+    return click.option(
+        "--since", type=When(), default=None,
+        help="From this time on: a date, a time in UTC, or 2h, 7d ago.",
+    )(command)  # fmt: skip
