@@ -1,0 +1,65 @@
+"""The compose file is valid, and every command it starts exists in the command line."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from callmeter.cli.app import cli
+
+ROOT = Path(__file__).parents[2]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = sorted(name for name, service in SERVICES.items() if "command" in service)
+
+
+def test_the_compose_file_fits_its_published_schema() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec",
+         str(ROOT / "docker-compose.yml")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_command_started_exists_with_its_options(name: str) -> None:
+    arguments = [str(word) for word in SERVICES[name]["command"]]
+    command: click.Command = cli
+    ctx = click.Context(cli)
+    while isinstance(command, click.Group):
+        found = command.get_command(ctx, arguments.pop(0))
+        assert found is not None, f"{name}: no such command"
+        command = found
+    # Parsing alone, so that nothing is started: unknown options raise.
+    command.make_context(name, arguments, resilient_parsing=False)
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_images_are_pinned_by_version(name: str) -> None:
+    assert re.search(r":\d+\.\d+", SERVICES[name]["image"]), SERVICES[name]["image"]
+
+
+@pytest.mark.parametrize("name", ["kafka", "clickhouse", "grafana", "collector"])
+def test_servers_have_health_checks(name: str) -> None:
+    assert SERVICES[name]["healthcheck"]["test"]
+
+
+def test_the_image_runs_as_a_user_without_rights() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    assert re.search(r"^USER 10001$", text, re.MULTILINE)
+
+
+def test_mounted_files_exist() -> None:
+    for service in SERVICES.values():
+        for volume in service.get("volumes", []):
+            source = str(volume).split(":")[0]
+            if source.startswith("./"):
+                assert (ROOT / source).exists(), source
