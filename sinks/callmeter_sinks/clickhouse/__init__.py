@@ -1,0 +1,1 @@
+"""ClickHouse: the stores, their schema and what keeps them sound."""

@@ -1,0 +1,63 @@
+"""From clickhouse-connect's errors to the store's own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from callmeter.errors import UnreachableError
+from callmeter_sinks.clickhouse.store import BUSY_CODES, PermanentStoreError, StoreBusyError
+
+_CODE = re.compile(r"Code:\s*(\d+)")
+_AUTHENTICATION_FAILED = frozenset({192, 193, 194, 516})
+
+
+@contextmanager
+def refused(name: str) -> Iterator[None]:
+    """Turns what the client raises into ``StoreBusyError``, ``PermanentStoreError`` or, where no
+    engine has spoken, ``UnreachableError``. ``name`` is the store's, without secrets."""
+    from clickhouse_connect.driver.exceptions import ClickHouseError
+
+    try:
+        yield
+    except ClickHouseError as exc:
+        text = _one_line(str(exc))
+        code = _code(exc, text)
+        if code is None:
+            raise _without_code(name, exc, text) from exc
+        if code in BUSY_CODES:
+            raise StoreBusyError(code, text) from exc
+        raise PermanentStoreError(code, text) from exc
+    except OSError as exc:
+        raise UnreachableError(f"{name}: {_one_line(str(exc))}") from exc
+
+
+def _code(exc: Exception, text: str) -> int | None:
+    code = getattr(exc, "code", None)
+    if isinstance(code, int):
+        return code
+    found = _CODE.search(text)
+    return int(found[1]) if found else None
+
+
+def _without_code(name: str, exc: Exception, text: str) -> Exception:
+    """No engine's code: transport trouble, or the client's own refusal of a statement."""
+    from clickhouse_connect.driver.exceptions import (
+        DataError,
+        NotSupportedError,
+        ProgrammingError,
+    )
+
+    if isinstance(exc, ProgrammingError | NotSupportedError | DataError):
+        return PermanentStoreError(0, text)
+    return UnreachableError(f"{name} is not reachable: {text}")
+
+
+def is_authentication(error: PermanentStoreError) -> bool:
+    """Whether a refusal is about user or password (a matter of configuration)."""
+    return error.code in _AUTHENTICATION_FAILED
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:2000]
