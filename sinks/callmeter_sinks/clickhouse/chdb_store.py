@@ -67,7 +67,9 @@ class ChdbStore:
         except ImportError as exc:
             raise MissingExtraError("clickhouse-connect", "embedded") from exc
         try:
-            return clickhouse_connect.get_client(interface="chdb", path=str(self.path))
+            return clickhouse_connect.get_client(
+                interface="chdb", path=str(self.path), tz_mode="aware"
+            )
         except (ImportError, NotSupportedError) as exc:
             raise MissingExtraError("chdb", "embedded") from exc
         except ClickHouseError as exc:
@@ -76,8 +78,8 @@ class ChdbStore:
     def _engine(self) -> Client:
         if os.getpid() != self._pid:
             raise ConfigError(
-                "a chDB store cannot be used after a fork: open it in the child, or start the child "
-                "with the multiprocessing method 'spawn'"
+                "a chDB store cannot be used after a fork: open it in the child, or start the "
+                "child with the multiprocessing method 'spawn'"
             )
         if self._client is None:
             raise _CLOSED

@@ -19,9 +19,9 @@ class OwnedDirectory:
     """Owns a chDB directory from ``acquire`` to ``release``.
 
     Two locks, because they answer two questions. ``callmeter.lock`` is held as long as the store is
-    open: it keeps other callmeters away. ``status`` is the engine's own lock, which it takes when it
-    opens; it is held here only during the repair, so that a directory some other chDB program has
-    open is never touched.
+    open: it keeps other callmeters away. ``status`` is the engine's own lock, which it takes when
+    it opens; it is held here only during the repair, so that a directory that some other chDB
+    program has open is never touched.
     """
 
     def __init__(self, path: Path) -> None:
@@ -29,7 +29,7 @@ class OwnedDirectory:
         self._lock = DirectoryLock(path, LOCK_NAME)
 
     def acquire(self) -> list[Phantom]:
-        """Lock, repair, and return what the repair dropped. ``CannotWriteError`` names the owner."""
+        """Lock, repair, return what the repair dropped. ``CannotWriteError`` names the owner."""
         self._lock.acquire()
         try:
             return self._repair()

@@ -30,6 +30,11 @@ def checked(sql: str, params: Mapping[str, Any] | None) -> dict[str, Any] | None
     return given or None
 
 
+def is_identifier(name: str) -> bool:
+    """Whether a name can stand in SQL as it is."""
+    return bool(_NAME.match(name))
+
+
 def table_name(name: str) -> str:
     """``table`` or ``database.table`` as plain identifiers, else ``UsageError``."""
     if not _TABLE.match(name):

@@ -1,12 +1,12 @@
-"""Phantoms: block ids whose part was never born, dropped before the engine opens a directory.
+r"""Phantoms: block ids whose part was never born, dropped before the engine opens a directory.
 
 A non-replicated MergeTree writes a block's id to its deduplication log *before* it renames the
-block's part into place. A kill in between leaves an id without a part: the retry of that insert would
-be taken for a duplicate, and its rows would be lost (measured: 21 of 28,875 events in 659 kills; none
-in 842 kills with this repair). See docs/decisions/0006.
+block's part into place. A kill in between leaves an id without a part: the retry of that insert
+would be taken for a duplicate, and its rows would be lost (measured: 21 of 28,875 events in 659
+kills; none in 842 kills with this repair). See docs/decisions/0006.
 
 Files: ``store/<3>/<uuid>/deduplication_logs/deduplication_log_<n>.txt``, a line per operation:
-``1\\t<part>\\t<block id>`` adds, ``2\\t…`` drops an id. A part is a directory of the table named
+``1\t<part>\t<block id>`` adds, ``2\t…`` drops an id. A part is a directory of the table named
 ``<partition>_<min block>_<max block>_<level>[_<mutation>]``, and a merged part covers its blocks.
 """
 
@@ -89,8 +89,8 @@ def _phantom(line: bytes, table: str, blocks: dict[str, list[tuple[int, int]]]) 
     part = _PART.match(name)
     if part is None:
         raise CannotWriteError(
-            f"{table}: a deduplication log names a part {name!r} of unknown form: this directory was "
-            "written by another version of chDB; open it with that version"
+            f"{table}: a deduplication log names a part {name!r} of unknown form: this directory "
+            "was written by another version of chDB; open it with that version"
         )
     block = int(part["first"])
     if any(low <= block <= high for low, high in blocks.get(part["partition"], ())):
@@ -100,11 +100,11 @@ def _phantom(line: bytes, table: str, blocks: dict[str, list[tuple[int, int]]]) 
 
 def _replace(log: Path, content: bytes) -> None:
     beside = log.with_name(f"{log.name}.repair")
-    with open(beside, "wb") as out:
+    with beside.open("wb") as out:
         out.write(content)
         out.flush()
         os.fsync(out.fileno())
-    os.replace(beside, log)
+    beside.replace(log)
     directory = os.open(log.parent, os.O_RDONLY)
     try:
         os.fsync(directory)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from callmeter.errors import UnreachableError
+from callmeter.errors import ConfigError, UnreachableError
 from callmeter_sinks.clickhouse.store import BUSY_CODES, PermanentStoreError, StoreBusyError
 
 _CODE = re.compile(r"Code:\s*(\d+)")
@@ -15,8 +15,12 @@ _AUTHENTICATION_FAILED = frozenset({192, 193, 194, 516})
 
 @contextmanager
 def refused(name: str) -> Iterator[None]:
-    """Turns what the client raises into ``StoreBusyError``, ``PermanentStoreError`` or, where no
-    engine has spoken, ``UnreachableError``. ``name`` is the store's, without secrets."""
+    """Turns what the client raises into the errors of ``store``; ``name`` carries no secret.
+
+    The engine's code decides: user or password refused is a ``ConfigError``, "later" a
+    ``StoreBusyError``, anything else a ``PermanentStoreError``; without a code it is
+    ``UnreachableError``, unless the client itself refused the statement.
+    """
     from clickhouse_connect.driver.exceptions import ClickHouseError
 
     try:
@@ -26,6 +30,8 @@ def refused(name: str) -> Iterator[None]:
         code = _code(exc, text)
         if code is None:
             raise _without_code(name, exc, text) from exc
+        if code in _AUTHENTICATION_FAILED:
+            raise ConfigError(f"{name} refuses the user or password (code {code})") from exc
         if code in BUSY_CODES:
             raise StoreBusyError(code, text) from exc
         raise PermanentStoreError(code, text) from exc
@@ -52,11 +58,6 @@ def _without_code(name: str, exc: Exception, text: str) -> Exception:
     if isinstance(exc, ProgrammingError | NotSupportedError | DataError):
         return PermanentStoreError(0, text)
     return UnreachableError(f"{name} is not reachable: {text}")
-
-
-def is_authentication(error: PermanentStoreError) -> bool:
-    """Whether a refusal is about user or password (a matter of configuration)."""
-    return error.code in _AUTHENTICATION_FAILED
 
 
 def _one_line(text: str) -> str:

@@ -7,7 +7,7 @@
 Errors of a store:
 
     UnreachableError           transport: connection, time-out, a 5xx that no engine has answered
-    └── StoreBusyError         the engine says "later": too many parts, read-only replica, memory, Keeper
+    └── StoreBusyError         the engine says "later": too many parts, read-only, memory, Keeper
     PermanentStoreError        the engine refuses, and will refuse the same again
     CannotWriteError           a directory in use by another process, or not writable
     MissingExtraError          clickhouse-connect or chdb is not installed
@@ -92,13 +92,14 @@ class Result(NamedTuple):
 class Store(Protocol):
     """A ClickHouse, in this process or behind HTTP.
 
-    Every method blocks until the engine has answered and may be called from any thread; calls of one
-    store run one after the other, so an asyncio program calls it through ``asyncio.to_thread``. After
-    ``close`` every call raises ``PermanentStoreError``. Errors are those of the module's docstring,
+    Every method blocks until the engine has answered and may be called from any thread; calls of
+    one store may run one after the other, so an asyncio program calls it through
+    ``asyncio.to_thread``. After ``close`` every call raises ``PermanentStoreError``. Errors are those of the module's docstring,
     and none of them carries a secret.
 
     Values reach the engine as bound parameters only: ``{name:Type}`` in the SQL, ``name`` in
-    ``params``. A store never formats a value into SQL, and refuses a parameter the SQL does not name.
+    ``params``. A store never formats a value into SQL, and refuses a parameter that the SQL does
+    not name.
     """
 
     replicated: bool  # tables must be Replicated*MergeTree (every real server)
@@ -145,8 +146,8 @@ class Store(Protocol):
     ) -> None:
         """Insert one block with ``INSERT_SETTINGS``; when it returns the rows are in the tables.
 
-        With a ``token`` the same call may be made again after any error, in this or a later process,
-        and counts once in the table and in every view's target within the deduplication window.
+        With a ``token`` the same call may be made again after any error, in this or a later
+        process, and counts once in the table and in every view's target within the deduplication window.
         Without one an HTTP client may re-send on a broken connection: rows at least once.
         """
         ...
@@ -156,12 +157,16 @@ class Store(Protocol):
         ...
 
 
-def open_store(url: str, environ: Mapping[str, str] | None = None) -> Store:
+def open_store(
+    url: str, environ: Mapping[str, str] | None = None, *, create_database: bool = False
+) -> Store:
     """Open the store that ``url`` names; the caller closes it.
 
     User and password come from the URL, else from ``CALLMETER_STORE_USER``,
-    ``CALLMETER_STORE_PASSWORD`` or ``CALLMETER_STORE_PASSWORD_FILE``. Query options of a server URL:
-    ``cluster=NAME``, ``ca=FILE``, ``verify=no``, ``timeout=SECONDS``, ``compress=lz4|zstd|gzip|no``.
+    ``CALLMETER_STORE_PASSWORD`` or ``CALLMETER_STORE_PASSWORD_FILE``. Query options of a server
+    URL: ``cluster=NAME``, ``ca=FILE``, ``verify=no``, ``timeout=SECONDS``,
+    ``compress=lz4|zstd|gzip|no``, ``replicated=no`` (tests only).
+    ``create_database`` makes a server's database first (``callmeter migrate``).
     Raises ``ConfigError`` for a URL that is none of the forms, and the module's errors.
     """
     scheme, _, rest = url.partition(":")
@@ -175,7 +180,8 @@ def open_store(url: str, environ: Mapping[str, str] | None = None) -> Store:
         from callmeter_sinks.clickhouse.http_store import HttpStore
         from callmeter_sinks.clickhouse.http_url import HttpUrl
 
-        return HttpStore(HttpUrl.parse(url, os.environ if environ is None else environ))
+        parsed = HttpUrl.parse(url, os.environ if environ is None else environ)
+        return HttpStore(parsed, create_database=create_database)
     raise ConfigError(
         "a store is chdb:DIR, clickhouse://user:password@host:port/db or clickhouses://…"
     )
