@@ -36,6 +36,7 @@ class ChdbStore:
     ``repaired`` holds what the phantom repair dropped, for the log of whoever opened it.
     """
 
+    embedded = True
     replicated = False
     cluster: str | None = None
 

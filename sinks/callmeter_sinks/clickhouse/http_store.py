@@ -22,6 +22,8 @@ class HttpStore:
     reads, and harmless for inserts that carry a token.
     """
 
+    embedded = False
+
     def __init__(self, url: HttpUrl, *, create_database: bool = False) -> None:
         self.replicated = url.replicated
         self.cluster = url.cluster

@@ -94,14 +94,15 @@ class Store(Protocol):
 
     Every method blocks until the engine has answered and may be called from any thread; calls of
     one store may run one after the other, so an asyncio program calls it through
-    ``asyncio.to_thread``. After ``close`` every call raises ``PermanentStoreError``. Errors are those of the module's docstring,
-    and none of them carries a secret.
+    ``asyncio.to_thread``. After ``close`` every call raises ``PermanentStoreError``. Errors are
+    those of the module's docstring, and none of them carries a secret.
 
     Values reach the engine as bound parameters only: ``{name:Type}`` in the SQL, ``name`` in
     ``params``. A store never formats a value into SQL, and refuses a parameter that the SQL does
     not name.
     """
 
+    embedded: bool  # the engine is in this process
     replicated: bool  # tables must be Replicated*MergeTree (every real server)
     cluster: str | None  # ON CLUSTER name, None for a single node
     name: str  # for people, without secrets
@@ -147,7 +148,8 @@ class Store(Protocol):
         """Insert one block with ``INSERT_SETTINGS``; when it returns the rows are in the tables.
 
         With a ``token`` the same call may be made again after any error, in this or a later
-        process, and counts once in the table and in every view's target within the deduplication window.
+        process, and counts once in the table and in every view's target within the deduplication
+        window.
         Without one an HTTP client may re-send on a broken connection: rows at least once.
         """
         ...
