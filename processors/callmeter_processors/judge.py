@@ -1,0 +1,130 @@
+"""The judge of envelopes: reads the header and says whether the envelope as a whole may pass.
+
+Nothing here raises on a producer's bytes. A header that does not parse is read field by field as
+far as it goes, so that its dead letter says where it came from and its seq does not look like a gap.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import orjson
+
+from callmeter.schema.envelope import (
+    FORMAT_VERSION,
+    Header,
+    HeaderError,
+    decode_header,
+    split_lines,
+)
+from callmeter.schema.reasons import RefusedReason
+from callmeter_processors.limits import MeterLimits
+
+MAX_DETAIL = 300
+
+
+class Refusal(NamedTuple):
+    """Why a line or an envelope was refused; ``detail`` is for people and names the field."""
+
+    reason: RefusedReason
+    detail: str
+
+
+class Opened(NamedTuple):
+    """An envelope's header and lines. ``identified``: source and seq could be read."""
+
+    header: Header
+    lines: list[bytes]
+    identified: bool
+    refusal: Refusal | None
+
+
+def open_envelope(value: bytes | None, key: bytes | None) -> Opened:
+    """Read line 0. The refusal, if any, is ``bad_header``.
+
+    The record's key must be the source: it decides the partition, and a copy in another partition
+    would be counted there once more.
+    """
+    lines = split_lines(value or b"")
+    head = lines[0] if lines else b""
+    try:
+        header = decode_header(head)
+    except HeaderError as exc:
+        salvaged, identified = _salvage(head)
+        detail = str(exc) if head else "the record is empty"
+        refusal = Refusal(RefusedReason.BAD_HEADER, detail[:MAX_DETAIL])
+        return Opened(salvaged, lines, identified and _keyed(salvaged, key), refusal)
+    if not _keyed(header, key):
+        detail = "the record's key is not the header's source"
+        return Opened(header, lines, False, Refusal(RefusedReason.BAD_HEADER, detail))
+    return Opened(header, lines, True, None)
+
+
+def judge_envelope(
+    opened: Opened, size: int, log_ts_us: int, limits: MeterLimits
+) -> Refusal | None:
+    """Whether an envelope with a good header passes; None if it does."""
+    header = opened.header
+    if header.v != FORMAT_VERSION:
+        return Refusal(
+            RefusedReason.NEWER_FORMAT,
+            f"header field 'v' is {header.v}, this meter reads {FORMAT_VERSION}",
+        )
+    if header.n > limits.max_events:
+        return Refusal(
+            RefusedReason.TOO_LARGE, f"{header.n} events, at most {limits.max_events} are allowed"
+        )
+    if size > limits.max_bytes:
+        return Refusal(
+            RefusedReason.TOO_LARGE, f"{size} bytes, at most {limits.max_bytes} are allowed"
+        )
+    if header.n != len(opened.lines) - 1:
+        return Refusal(
+            RefusedReason.COUNT_MISMATCH,
+            f"header field 'n' is {header.n}, {len(opened.lines) - 1} lines follow",
+        )
+    if log_ts_us - header.sent_us > limits.dedupe_horizon_us:
+        return Refusal(
+            RefusedReason.TOO_LATE,
+            f"sent {(log_ts_us - header.sent_us) // 1_000_000} s before it reached the log",
+        )
+    if header.sent_us - log_ts_us > limits.future_us:
+        return Refusal(
+            RefusedReason.FUTURE_ENVELOPE,
+            f"'sent_us' is {(header.sent_us - log_ts_us) // 1_000_000} s ahead of the log",
+        )
+    return None
+
+
+def _keyed(header: Header, key: bytes | None) -> bool:
+    return key == header.source.encode()
+
+
+_PROBE: dict[str, Any] = {"v": 1, "seq": 0, "n": 0, "sent_us": 0, "project": "-"}
+_NIL = "00000000-0000-0000-0000-000000000000"
+
+
+def _salvage(line: bytes) -> tuple[Header, bool]:
+    """The fields of a bad header that are good in themselves, the rest empty."""
+    try:
+        raw = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        raw = None
+    good: dict[str, Any] = {}
+    if isinstance(raw, dict):
+        for name in Header.__slots__:
+            if name in raw and _good(name, raw[name]):
+                good[name] = raw[name]
+    identified = "source" in good and "seq" in good
+    empty: dict[str, Any] = {"source": _NIL, "seq": 0, "n": 0, "sent_us": 0, "project": ""}
+    return Header(**(empty | good)), identified
+
+
+def _good(name: str, value: object) -> bool:
+    """Whether a header that is otherwise in order would parse with this value."""
+    probe = _PROBE | {"source": _NIL, name: value}
+    try:
+        decode_header(orjson.dumps(probe))
+    except HeaderError:
+        return False
+    return True

@@ -1,0 +1,41 @@
+"""Limits of the meter: what is refused, how long it remembers, how large its outputs get."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from callmeter.schema.envelope import MAX_BYTES, MAX_EVENTS
+
+SECOND_US = 1_000_000
+DAY_US = 86_400 * SECOND_US
+
+
+@dataclass(frozen=True, slots=True)
+class MeterLimits:
+    """Settings of a ``PartitionMeter``; times in microseconds of log time.
+
+    ``max_events`` and ``max_bytes`` have no tolerance: producers cut at them and the collector
+    refuses at them, so an envelope has the same fate on every road.
+    """
+
+    max_events: int = MAX_EVENTS
+    max_bytes: int = MAX_BYTES
+    future_us: int = 600 * SECOND_US
+    dedupe_horizon_us: int = 30 * DAY_US
+    #: Characters of a refused line, or of a refused envelope's beginning, that are kept.
+    dead_letter_chars: int = 2000
+    #: Missing ranges remembered for a source; one more gives up the lowest.
+    gaps_per_source: int = 512
+    #: Sources forgotten at one checkpoint, so that a day of them does not stall it.
+    forget_per_checkpoint: int = 1000
+    #: A deltas record is split above this size.
+    delta_part_bytes: int = 512 * 1024
+
+    @property
+    def keep_us(self) -> int:
+        """How long a silent source is remembered.
+
+        An accepted envelope's ``sent_us`` is at most ``future_us`` after its log time, so a copy of
+        it that comes after the source is forgotten is past the horizon: ``too_late``, never twice.
+        """
+        return self.dedupe_horizon_us + 2 * self.future_us + DAY_US

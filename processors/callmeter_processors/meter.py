@@ -1,0 +1,156 @@
+"""The meter of one partition: judges, prices and folds envelopes, exactly once each (design 7).
+
+Pure: no I/O, no clock. Steps for a record: header → sequence → envelope → lines → price and fold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from msgspec import Struct
+
+from callmeter.log.record import LogRecord
+from callmeter.schema.envelope import Header
+from callmeter.schema.metered import DELTAS_KEY, DeltasHeader, Refused
+from callmeter.schema.reasons import RefusedReason, Verdict
+from callmeter.schema.topics import METERED
+from callmeter_processors.fold import Fold
+from callmeter_processors.judge import Opened, Refusal, judge_envelope, open_envelope
+from callmeter_processors.limits import MeterLimits
+from callmeter_processors.lines import judge_lines, refused
+from callmeter_processors.metered import encode_deltas, encode_metered, metered_header
+from callmeter_processors.rows import decode_rows, encode_row, row_key
+from callmeter_processors.sequence import Seen, Sources
+from callmeter_processors.step import Checkpoint, Output, StepFactory
+from callmeter_processors.worth import Pricer
+
+
+class PartitionMeter:
+    """A ``Step`` over one partition of ``events``; see ``callmeter_processors.step``.
+
+    Outputs go to ``metered``: one record for each record read, in order, then the deltas of the
+    checkpoint. A checkpoint without records has no outputs.
+    """
+
+    def __init__(
+        self, log_id: str, partition: int, pricer: Pricer, limits: MeterLimits | None = None
+    ) -> None:
+        self._log_id = log_id
+        self._partition = partition
+        self._pricer = pricer
+        self._limits = limits or MeterLimits()
+        self._sources = Sources(self._limits)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._fold = Fold(self._pricer)
+        self._outputs: list[Output] = []
+        self._first: int | None = None
+        self._last = 0
+        self._log_ts_us = 0
+        self._duplicates = 0
+        self._refused_envelopes = 0
+        self._events = 0
+        self._refused = 0
+
+    def restore(self, rows: Mapping[bytes, bytes]) -> None:
+        """Take over the partition's rows. ``NewerSchemaError`` if one is of a newer format."""
+        self._sources.restore(decode_rows(self._log_id, rows))
+
+    def process(self, record: LogRecord) -> None:
+        """Judge one record of ``events`` and fold it. Never raises on a producer's bytes."""
+        if self._first is None:
+            self._first = record.offset
+        self._last = record.offset
+        self._log_ts_us = record.timestamp_us
+        opened = open_envelope(record.value, record.key)
+        seen = self._take(opened, record.timestamp_us)
+        header = opened.header
+        if seen is Seen.DUPLICATE:
+            self._duplicates += 1
+            self._emit(record, header, Verdict.DUPLICATE)
+            return
+        size = len(record.value or b"")
+        refusal = opened.refusal or judge_envelope(opened, size, record.timestamp_us, self._limits)
+        if refusal is None and seen is Seen.GIVEN_UP:
+            refusal = Refusal(RefusedReason.TOO_LATE, "header field 'seq' is in a gap given up")
+        if refusal is not None:
+            self._refused_envelopes += 1
+            letter = refused(refusal, record.value or b"", self._limits)
+            self._emit(record, header, Verdict.REFUSED, refusal, [letter])
+            return
+        lines = judge_lines(opened.lines, record.timestamp_us, self._limits)
+        self._fold.add(header, lines)
+        # Open calls (begin, end, heartbeat) will be told of these lines here.
+        self._emit(record, header, Verdict.ACCEPTED, None, lines)
+
+    def _take(self, opened: Opened, now_us: int) -> Seen | None:
+        """What the envelope's seq is to its source; None where the header does not tell it.
+
+        A refused envelope takes its seq as well: it arrived, so it is no gap.
+        """
+        if not opened.identified:
+            return None
+        header = opened.header
+        return self._sources.take(header.source, header.seq, now_us, last=header.last)
+
+    def _emit(
+        self,
+        record: LogRecord,
+        header: Header,
+        verdict: Verdict,
+        refusal: Refusal | None = None,
+        lines: Sequence[Struct] = (),
+    ) -> None:
+        head = metered_header(self._log_id, record, header, verdict, refusal)
+        if verdict is Verdict.ACCEPTED:
+            head.refused = sum(1 for line in lines if type(line) is Refused)
+            head.events = len(lines) - head.refused
+            self._events += head.events
+            self._refused += head.refused
+        key = header.source.encode()
+        value = encode_metered(head, lines)
+        self._outputs.append(Output(METERED.name, key, value, self._partition))
+
+    def tick(self, now_us: int) -> None:
+        """Nothing here goes by wall time: horizons are measured in the log's."""
+
+    def checkpoint(self) -> Checkpoint:
+        """The rows and outputs since the last checkpoint."""
+        changed, forgotten = self._sources.drain()
+        rows: dict[bytes, bytes | None] = {
+            row_key(source): encode_row(self._log_id, tracker)
+            for source, tracker in changed.items()
+        }
+        rows.update(dict.fromkeys(map(row_key, forgotten)))
+        if self._first is None:
+            return Checkpoint(rows)
+        controls = self._fold.controls()
+        controls.envelopes = len(self._outputs)
+        controls.duplicates = self._duplicates
+        controls.refused_envelopes = self._refused_envelopes
+        controls.events = self._events
+        controls.refused = self._refused
+        header = DeltasHeader(
+            log=self._log_id,
+            partition=self._partition,
+            first=self._first,
+            last=self._last,
+            part=0,
+            parts=1,
+            log_ts_us=self._log_ts_us,
+        )
+        outputs = self._outputs
+        values = encode_deltas(header, controls, self._fold.deltas(), self._limits.delta_part_bytes)
+        outputs.extend(Output(METERED.name, DELTAS_KEY, v, self._partition) for v in values)
+        self._begin()
+        return Checkpoint(rows, outputs)
+
+
+def meter_factory(pricer: Pricer, limits: MeterLimits | None = None) -> StepFactory:
+    """What a runtime takes: makes the meter of a partition."""
+
+    def make(log_id: str, partition: int) -> PartitionMeter:
+        return PartitionMeter(log_id, partition, pricer, limits)
+
+    return make

@@ -1,0 +1,84 @@
+"""State rows of the meter: one for each source, ``s:<source>``.
+
+A row carries its format version and the id of the log it speaks of. Rows of another log are ignored
+(a wiped log starts a new history), rows of a newer version stop the worker before it commits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import msgspec
+from msgspec import Struct
+
+from callmeter.errors import NewerSchemaError
+from callmeter_processors.sequence import Tracker
+
+ROW_VERSION = 1
+PREFIX = b"s:"
+
+
+class SourceRow(Struct, omit_defaults=True):
+    """What is remembered of a source; see ``sequence.Tracker`` for the fields."""
+
+    v: int
+    log: str
+    next: int
+    seen_us: int
+    last: bool = False
+    gaps: list[list[int]] = []
+    floor: int = 0
+    given_up: int = 0
+
+
+class _Version(Struct):
+    v: int = 0
+    log: str = ""
+
+
+_version = msgspec.json.Decoder(_Version)
+_decoder = msgspec.json.Decoder(SourceRow)
+_encoder = msgspec.json.Encoder()
+
+
+def row_key(source: str) -> bytes:
+    """The name of a source's row."""
+    return PREFIX + source.encode()
+
+
+def encode_row(log_id: str, tracker: Tracker) -> bytes:
+    """A source's row; at most ``gaps_per_source`` ranges long."""
+    return _encoder.encode(
+        SourceRow(
+            v=ROW_VERSION,
+            log=log_id,
+            next=tracker.next,
+            seen_us=tracker.seen_us,
+            last=tracker.last,
+            gaps=tracker.gaps,
+            floor=tracker.floor,
+            given_up=tracker.given_up,
+        )
+    )
+
+
+def decode_rows(log_id: str, rows: Mapping[bytes, bytes]) -> Iterator[tuple[str, Tracker]]:
+    """The sources among a partition's rows. ``NewerSchemaError`` for a row of a newer format."""
+    for key, value in rows.items():
+        if not key.startswith(PREFIX):
+            continue
+        head = _version.decode(value)
+        if head.log != log_id:
+            continue
+        if head.v > ROW_VERSION:
+            raise NewerSchemaError(
+                f"state row {key.decode(errors='replace')} has format {head.v}, this callmeter "
+                f"reads up to {ROW_VERSION}: update the workers"
+            )
+        row = _decoder.decode(value)
+        tracker = Tracker(row.next, row.seen_us)
+        tracker.last = row.last
+        tracker.gaps = row.gaps
+        tracker.floor = row.floor
+        tracker.given_up = row.given_up
+        yield key[len(PREFIX) :].decode(), tracker

@@ -1,0 +1,81 @@
+"""What a call is worth: explicit, unknown, priced or unpriced (docs/reference/formats.md).
+
+Unknown is unknown: a call without usage or without a known price adds nothing to sums and is
+counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from msgspec import UNSET
+
+from callmeter.schema.events import CallEnd
+
+#: The ``cost_source`` of an explicit cost whose producer named none.
+REPORTED = "reported"
+BATCH = "batch"
+
+
+class Priced(Protocol):
+    """A price applied: integer pico-USD, where the price is from, and the version of the book."""
+
+    @property
+    def cost_pico(self) -> int: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+
+
+class Pricer(Protocol):
+    """Prices calls; ``callmeter.pricing.Pricer`` is one.
+
+    Called once for each model call with usage and without an explicit cost, on the meter's thread.
+    Pure: the same arguments give the same answer for the meter's life. None means no known price.
+    Never raises on a producer's values.
+    """
+
+    def price(
+        self,
+        provider: str,
+        model: str,
+        at_us: int,
+        usage: Mapping[str, int],
+        *,
+        service_tier: str | None = None,
+        batch: bool = False,
+    ) -> Priced | None: ...
+
+
+def settle(call: CallEnd, pricer: Pricer) -> int | None:
+    """Fill in cost, source and price version of a model call; its pico-USD, None if unknown.
+
+    The model asked for is priced; if that is unknown, the model that answered (an Azure deployment
+    has a name of its own). The time of the price is the call's start.
+    """
+    if call.cost_pico is not UNSET:
+        if not call.cost_source:
+            call.cost_source = REPORTED
+        return int(call.cost_pico)
+    usage = call.usage
+    if usage is UNSET:
+        return None
+    batch = call.service_tier == BATCH
+    tier = None if batch or not call.service_tier else call.service_tier
+    started_us = call.started_us
+    priced = pricer.price(
+        call.provider, call.model, started_us, usage, service_tier=tier, batch=batch
+    )
+    if priced is None and call.response_model and call.response_model != call.model:
+        priced = pricer.price(
+            call.provider, call.response_model, started_us, usage, service_tier=tier, batch=batch
+        )
+    if priced is None:
+        return None
+    pico = priced.cost_pico
+    call.cost_pico = str(pico)
+    call.cost_source = priced.source
+    call.price_version = priced.version
+    return pico
