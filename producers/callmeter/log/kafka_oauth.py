@@ -5,7 +5,6 @@ Apart from the settings because this needs aiokafka's base class, and the settin
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 from aiokafka.abc import AbstractTokenProvider
@@ -16,8 +15,10 @@ class _Reader(AbstractTokenProvider):  # type: ignore[misc, unused-ignore]  # ai
         self._read = read
 
     async def token(self) -> str:
-        """Read at every connection, off the loop: a rotated token file is seen at once."""
-        return await asyncio.get_running_loop().run_in_executor(None, self._read)
+        """Read at every connection, so a rotated token file is seen at once. A small local file: no
+        executor, which a program that is about to exit no longer has.
+        """
+        return self._read()
 
 
 def token_provider(read: Callable[[], str]) -> AbstractTokenProvider:

@@ -4,8 +4,8 @@
     kafka+ssl://host:9093                    TLS, the broker's certificate and name are verified
     kafka+ssl://user:password@host:9093      TLS and SASL
 
-Options stand in the query (``?prefix=…&mechanism=…``) or in ``CALLMETER_KAFKA_*``; the URL wins. See
-docs/guides/kafka-security.md. Importing this module needs no Kafka client.
+Options stand in the query (``?prefix=…&mechanism=…``) or in ``CALLMETER_KAFKA_*``; the URL wins.
+See docs/guides/kafka-security.md. Importing this module needs no Kafka client.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class KafkaSettings:
         username = unquote(user) if at else env.text("USERNAME")
         secret = unquote(password) if at and password else env.secret("PASSWORD")
         token, token_file = env.text("TOKEN"), env.text("TOKEN_FILE")
-        settings = cls(
+        return cls(
             servers=_servers(hosts),
             prefix=options.get("prefix") or env.text("PREFIX") or DEFAULT_PREFIX,
             tls=tls,
@@ -83,10 +83,8 @@ class KafkaSettings:
             key=_pem(options, "key") or env.secret("KEY"),
             key_password=env.secret("KEY_PASSWORD"),
         )
-        settings._check()
-        return settings
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         if not _PREFIX.match(self.prefix):
             raise ConfigError("a Kafka topic prefix is letters, digits, '.', '_' and '-'")
         if not self.tls and (self.ca or self.cert or self.key):

@@ -1,0 +1,321 @@
+"""Sends envelopes to Kafka: an idempotent aiokafka producer on an event loop in its own thread.
+
+One *session* is one producer and one ``asyncio.Runner``. Whatever goes wrong ends the session: what
+is in flight is reported as RETRY and leaving the runner cancels all that the producer still has to
+do. An aiokafka producer that is idempotent retries for ever by itself; this is how it is bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.codec import has_lz4, has_zstd
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    RecordTooLargeError,
+)
+
+from callmeter.errors import MissingExtraError
+from callmeter.log.kafka_settings import KafkaSettings
+from callmeter.log.partitioner import partition_for
+from callmeter.schema.topics import EVENTS
+from callmeter.transports.in_flight import InFlight, Ticket
+from callmeter.transports.options import TransportOptions
+from callmeter.transports.protocol import Outcome, Report, Sealed
+from callmeter.transports.quiet_kafka import hush_this_thread, last_complaint, unhush_this_thread
+
+#: Several envelopes a batch, and under the 1 MB that a broker takes by default.
+BATCH_BYTES = 512 * 1024
+#: Larger than any envelope; the broker has its own, usually lower, limit.
+MAX_REQUEST_BYTES = 4 * 2**20
+_MAX_IN_FLIGHT = 4096
+_FIRST_BACKOFF_S, _MAX_BACKOFF_S = 0.25, 5.0
+_TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError, RecordTooLargeError)
+_JOIN_S = 0.5
+
+
+class SessionError(Exception):
+    """The broker is away, the topic is missing, a deadline passed. One line for people."""
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """Resolves names in its own thread: the default executor is gone while a program exits, which
+    is when a short program first connects. Nobody but the producer waits for this loop.
+    """
+
+    async def getaddrinfo(self, *args: Any, **kwargs: Any) -> list[Any]:
+        return socket.getaddrinfo(*args, **kwargs)
+
+
+@dataclass(slots=True)
+class _Session:
+    """One producer's life. ``broken`` is set to the error that ends it."""
+
+    producer: Any  # aiokafka has no types
+    partitions: int
+    wake: asyncio.Event
+    broken: asyncio.Future[None]
+
+    def fail(self, error: str) -> None:
+        if not self.broken.done():
+            self.broken.set_exception(SessionError(error))
+
+
+class KafkaTransport:
+    """Key = source, partition = murmur2(key) mod N, acks=all, one envelope a record."""
+
+    name = "kafka"
+
+    def __init__(self, settings: KafkaSettings, options: TransportOptions) -> None:
+        self._display = settings.display
+        self._client_kwargs = settings.client_kwargs()
+        self._topic = EVENTS.full(settings.prefix)
+        self._compression = _compression(options.compression)
+        self._timeout_s = options.timeout_s
+        self._batch_bytes = BATCH_BYTES
+        self._in_flight = InFlight(options.max_in_flight_bytes, _MAX_IN_FLIGHT)
+        self._queue: deque[Ticket] = deque()
+        self._work = threading.Condition()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wake: asyncio.Event | None = None
+        self._closing = False
+        self._abandoned = False
+        self._down_until_s = 0.0
+        self._down_error = ""
+        self._backoff_s = _FIRST_BACKOFF_S
+        self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
+
+    def open(self, report: Report) -> None:
+        self._pid = os.getpid()
+        self._in_flight.open(report)
+        self._thread = threading.Thread(target=self._run, name="callmeter-kafka", daemon=True)
+        self._thread.start()
+
+    def send(self, envelope: Sealed) -> bool:
+        if self._closing:
+            return False
+        ticket = self._in_flight.take(envelope)
+        if ticket is None:
+            return False
+        with self._work:
+            self._queue.append(ticket)
+            self._notify()
+        return True
+
+    def poll(self, timeout_s: float) -> None:
+        self._in_flight.wait_report(timeout_s)
+
+    def close(self, timeout_s: float) -> None:
+        """Flush within the time; the rest is reported as RETRY and the session cut off."""
+        already, self._closing = self._closing, True
+        if already or self._pid != os.getpid():
+            return  # after a fork thread, loop and sockets are the parent's
+        with self._work:
+            self._notify()
+        if not self._in_flight.wait_empty(timeout_s):
+            self._abandoned = True
+            self._in_flight.retry_all(f"closed before {self._display} acknowledged")
+            with self._work:
+                self._notify()
+        if self._thread is not None:
+            self._thread.join(_JOIN_S)
+
+    def _notify(self) -> None:
+        """Wake whoever waits for work; ``_work`` is held."""
+        self._work.notify_all()
+        if self._loop is not None and self._wake is not None:
+            self._loop.call_soon_threadsafe(self._wake.set)
+
+    # The thread: sessions, and pauses between them.
+
+    def _run(self) -> None:
+        hush_this_thread()
+        try:
+            while not self._done():
+                pause_s = self._down_until_s - time.monotonic()
+                if pause_s > 0:
+                    self._give_back(pause_s)
+                    continue
+                try:
+                    with asyncio.Runner(loop_factory=_Loop) as runner:
+                        runner.run(self._session())
+                except SessionError as exc:
+                    self._down(str(exc))
+                except Exception as exc:  # noqa: BLE001  # a bug must not leave envelopes unreported
+                    self._down(f"the Kafka transport failed: {exc!r}")
+        finally:
+            unhush_this_thread()
+
+    def _done(self) -> bool:
+        return self._closing and (self._abandoned or len(self._in_flight) == 0)
+
+    def _down(self, error: str) -> None:
+        self._down_error = error
+        self._down_until_s = time.monotonic() + self._backoff_s
+        self._in_flight.retry_all(error, self._backoff_s)
+        self._backoff_s = min(self._backoff_s * 2, _MAX_BACKOFF_S)
+
+    def _give_back(self, pause_s: float) -> None:
+        """While the broker is away: whatever is handed over goes back at once."""
+        with self._work:
+            self._work.wait_for(lambda: self._queue or self._closing, pause_s)
+            self._queue.clear()
+        left_s = max(self._down_until_s - time.monotonic(), 0.0)
+        self._in_flight.retry_all(self._down_error, left_s)
+
+    async def _session(self) -> None:
+        """Start a producer and feed it until closed; ``SessionError`` when anything fails."""
+        producer: Any = AIOKafkaProducer(  # type: ignore[no-untyped-call]
+            **self._client_kwargs,
+            client_id="callmeter-sdk",
+            acks="all",
+            enable_idempotence=True,
+            compression_type=self._compression,
+            max_batch_size=self._batch_bytes,
+            max_request_size=MAX_REQUEST_BYTES,
+            request_timeout_ms=max(int(self._timeout_s * 1000), 100),
+            retry_backoff_ms=50,
+        )
+        loop = asyncio.get_running_loop()
+        try:
+            partitions = await self._start(producer)
+            session = _Session(producer, partitions, asyncio.Event(), loop.create_future())
+            with self._work:
+                self._loop, self._wake = loop, session.wake
+                session.wake.set()
+            feeder = asyncio.create_task(self._feed(session))
+            await asyncio.wait({feeder, session.broken}, return_when=asyncio.FIRST_COMPLETED)
+            if session.broken.done():
+                session.broken.result()
+            feeder.result()
+        except (KafkaError, OSError, TimeoutError) as exc:
+            complaint = last_complaint() if isinstance(exc, KafkaConnectionError) else ""
+            raise SessionError(f"{self._display}: {complaint or _line(exc)}") from exc
+        finally:
+            with self._work:
+                self._loop = self._wake = None
+            await self._discard(producer)
+
+    async def _discard(self, producer: Any) -> None:
+        """Close the sockets. ``stop`` alone would wait for batches that can no longer be sent."""
+        stop = asyncio.ensure_future(producer.stop())
+        await asyncio.wait({stop}, timeout=0.05)
+        with suppress(KafkaError, OSError):  # the session is over: there is nobody to tell
+            await producer.client.close()
+        stop.cancel()
+        with suppress(asyncio.CancelledError, KafkaError, OSError):
+            await stop
+
+    async def _start(self, producer: Any) -> int:
+        """Connect and learn N. All topics' metadata is asked for: asking for one by name would make
+        a broker with automatic topics create it, with a wrong N.
+        """
+        async with asyncio.timeout(self._timeout_s):
+            await producer.start()
+            cluster = await producer.client.fetch_all_metadata()
+        found = cluster.partitions_for_topic(self._topic)
+        if not found:
+            raise SessionError(
+                f"{self._display} has no topic {self._topic}: run `callmeter topics apply`"
+            )
+        return len(found)
+
+    async def _feed(self, session: _Session) -> None:
+        """Hand the queue to the producer, in order, until closed and empty."""
+        loop = asyncio.get_running_loop()
+        while not self._done():
+            await session.wake.wait()
+            session.wake.clear()
+            while self._queue and not session.broken.done():
+                ticket = self._queue.popleft()
+                envelope = self._in_flight.envelope(ticket)
+                if envelope is not None:  # else it was given back while it waited
+                    deadline = loop.call_later(self._timeout_s, self._overdue, ticket, session)
+                    await self._produce(session, ticket, envelope, deadline)
+
+    async def _produce(
+        self, session: _Session, ticket: Ticket, envelope: Sealed, deadline: asyncio.TimerHandle
+    ) -> None:
+        key = envelope.source.encode()
+        partition = partition_for(key, session.partitions)
+        try:
+            sent = await session.producer.send(
+                self._topic, envelope.data, key=key, partition=partition
+            )
+        except _TOO_LARGE as exc:  # larger than any request; nothing was sent
+            deadline.cancel()
+            self._in_flight.settle(ticket, Outcome.REFUSED, error=_line(exc))
+            return
+        sent.add_done_callback(partial(self._acknowledged, session, ticket, deadline))
+
+    def _acknowledged(
+        self,
+        session: _Session,
+        ticket: Ticket,
+        deadline: asyncio.TimerHandle,
+        sent: asyncio.Future[Any],
+    ) -> None:
+        deadline.cancel()
+        if sent.cancelled():
+            return
+        exc = sent.exception()
+        if exc is None:
+            self._backoff_s = _FIRST_BACKOFF_S
+            place = sent.result()
+            # -1: the broker knows the batch as already written and no longer where.
+            offset = place.offset if place.offset >= 0 else None
+            self._in_flight.settle(
+                ticket, Outcome.DELIVERED, partition=place.partition, offset=offset
+            )
+        else:
+            if isinstance(exc, _TOO_LARGE):
+                self._too_large(ticket, exc)
+            # After a batch that failed for good the producer's sequence numbers have a hole, and
+            # every later one would be refused: begin anew.
+            session.fail(f"{self._display}: {_line(exc)}")
+        if self._closing:
+            session.wake.set()
+
+    def _too_large(self, ticket: Ticket, exc: BaseException) -> None:
+        """The broker refused a batch. Alone in it the envelope is to blame; else the batch was, and
+        from now on every envelope travels in its own (a batch takes its first record whatever its
+        size).
+        """
+        if self._batch_bytes > 1:
+            self._batch_bytes = 1
+        else:
+            self._in_flight.settle(ticket, Outcome.REFUSED, error=f"{self._display}: {_line(exc)}")
+
+    def _overdue(self, ticket: Ticket, session: _Session) -> None:
+        if self._in_flight.envelope(ticket) is not None:
+            session.fail(f"{self._display}: no acknowledgement within {self._timeout_s:g} s")
+
+
+def _compression(choice: str) -> str | None:
+    if choice == "none":
+        return None
+    if choice == "auto":
+        return "zstd" if has_zstd() else "gzip"
+    if (choice == "zstd" and not has_zstd()) or (choice == "lz4" and not has_lz4()):
+        raise MissingExtraError(f"{choice} compression", "kafka")
+    return choice
+
+
+def _line(exc: BaseException) -> str:
+    if isinstance(exc, TimeoutError):
+        return "no answer in time"
+    return (str(exc) or type(exc).__name__).splitlines()[0][:300]
