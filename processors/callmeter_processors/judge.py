@@ -1,7 +1,7 @@
 """The judge of envelopes: reads the header and says whether the envelope as a whole may pass.
 
 Nothing here raises on a producer's bytes. A header that does not parse is read field by field as
-far as it goes, so that its dead letter says where it came from and its seq does not look like a gap.
+far as it goes, so that its dead letter says where it came from and its seq is no gap.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from callmeter.schema.envelope import (
     Header,
     HeaderError,
     decode_header,
-    split_lines,
 )
 from callmeter.schema.reasons import RefusedReason
 from callmeter_processors.limits import MeterLimits
@@ -31,40 +30,39 @@ class Refusal(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """An envelope's header and lines. ``identified``: source and seq could be read."""
+    """An envelope's header. ``identified``: its source and seq can be relied upon."""
 
     header: Header
-    lines: list[bytes]
     identified: bool
     refusal: Refusal | None
 
 
-def open_envelope(value: bytes | None, key: bytes | None) -> Opened:
+def open_envelope(value: bytes, key: bytes | None) -> Opened:
     """Read line 0. The refusal, if any, is ``bad_header``.
 
     The record's key must be the source: it decides the partition, and a copy in another partition
     would be counted there once more.
     """
-    lines = split_lines(value or b"")
-    head = lines[0] if lines else b""
+    end = value.find(b"\n")
+    head = value if end < 0 else value[:end]
     try:
         header = decode_header(head)
     except HeaderError as exc:
         salvaged, identified = _salvage(head)
-        detail = str(exc) if head else "the record is empty"
+        detail = str(exc) if value else "the record is empty"
         refusal = Refusal(RefusedReason.BAD_HEADER, detail[:MAX_DETAIL])
-        return Opened(salvaged, lines, identified and _keyed(salvaged, key), refusal)
+        return Opened(salvaged, identified and _keyed(salvaged, key), refusal)
     if not _keyed(header, key):
         detail = "the record's key is not the header's source"
-        return Opened(header, lines, False, Refusal(RefusedReason.BAD_HEADER, detail))
-    return Opened(header, lines, True, None)
+        return Opened(header, False, Refusal(RefusedReason.BAD_HEADER, detail))
+    return Opened(header, True, None)
 
 
 def judge_envelope(
-    opened: Opened, size: int, log_ts_us: int, limits: MeterLimits
+    header: Header, value: bytes, log_ts_us: int, limits: MeterLimits
 ) -> Refusal | None:
-    """Whether an envelope with a good header passes; None if it does."""
-    header = opened.header
+    """Whether an envelope with a good header passes as a whole; None if it does."""
+    size = len(value)
     if header.v != FORMAT_VERSION:
         return Refusal(
             RefusedReason.NEWER_FORMAT,
@@ -78,10 +76,11 @@ def judge_envelope(
         return Refusal(
             RefusedReason.TOO_LARGE, f"{size} bytes, at most {limits.max_bytes} are allowed"
         )
-    if header.n != len(opened.lines) - 1:
+    lines = value.count(b"\n") + (not value.endswith(b"\n")) - 1
+    if header.n != lines:
         return Refusal(
             RefusedReason.COUNT_MISMATCH,
-            f"header field 'n' is {header.n}, {len(opened.lines) - 1} lines follow",
+            f"header field 'n' is {header.n}, {lines} lines follow",
         )
     if log_ts_us - header.sent_us > limits.dedupe_horizon_us:
         return Refusal(

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 
 from callmeter.log.record import LogRecord
-from callmeter.schema.envelope import Header
+from callmeter.schema.envelope import Header, split_lines
 from callmeter.schema.metered import DELTAS_KEY, DeltasHeader, Refused
 from callmeter.schema.reasons import RefusedReason, Verdict
 from callmeter.schema.topics import METERED
@@ -63,23 +63,23 @@ class PartitionMeter:
             self._first = record.offset
         self._last = record.offset
         self._log_ts_us = record.timestamp_us
-        opened = open_envelope(record.value, record.key)
+        value = record.value or b""
+        opened = open_envelope(value, record.key)
         seen = self._take(opened, record.timestamp_us)
         header = opened.header
         if seen is Seen.DUPLICATE:
             self._duplicates += 1
             self._emit(record, header, Verdict.DUPLICATE)
             return
-        size = len(record.value or b"")
-        refusal = opened.refusal or judge_envelope(opened, size, record.timestamp_us, self._limits)
+        refusal = opened.refusal or judge_envelope(header, value, record.timestamp_us, self._limits)
         if refusal is None and seen is Seen.GIVEN_UP:
             refusal = Refusal(RefusedReason.TOO_LATE, "header field 'seq' is in a gap given up")
         if refusal is not None:
             self._refused_envelopes += 1
-            letter = refused(refusal, record.value or b"", self._limits)
+            letter = refused(refusal, value, self._limits)
             self._emit(record, header, Verdict.REFUSED, refusal, [letter])
             return
-        lines = judge_lines(opened.lines, record.timestamp_us, self._limits)
+        lines = judge_lines(split_lines(value), record.timestamp_us, self._limits)
         self._fold.add(header, lines)
         # Open calls (begin, end, heartbeat) will be told of these lines here.
         self._emit(record, header, Verdict.ACCEPTED, None, lines)

@@ -2,8 +2,8 @@
 
 Per source: the next seq, and the ranges below it that never came. Everything else below it was
 seen, so an envelope sent again is known by its number alone, whatever its bytes. State is bounded:
-a source that closed cleanly without gaps shrinks to its next seq, the missing ranges of a source are
-capped, and a source silent for longer than the horizon is forgotten.
+a source that closed cleanly without gaps shrinks to its next seq, the missing ranges of a source
+are capped, and a source silent for longer than the horizon is forgotten.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """The envelope: what travels. NDJSON, header on line 0, then 1..500 events (design 4).
 
-The same bytes go over Kafka, HTTP, the spool and a ``.jsonl`` file. A header line always begins with
-``{"v":`` and an event line with ``{"kind":``, so envelopes laid back to back split again.
+The same bytes go over Kafka, HTTP, the spool and a ``.jsonl`` file. A header line always begins
+with ``{"v":`` and an event line with ``{"kind":``, so envelopes laid back to back split again.
 This module needs orjson alone: the SDK imports it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,8 @@ FORMAT_VERSION = 1
 MAX_EVENTS = 500
 MAX_BYTES = 256 * 1024
 HEADER_PREFIX = b'{"v":'
+MAX_DROP_REASONS = 64
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +47,8 @@ class HeaderError(ValueError):
 def encode(header: Header, lines: Sequence[bytes]) -> bytes:
     """One envelope's bytes: header and event lines, each ended by a newline.
 
-    ``ValueError`` if the header's ``n`` is not the number of lines; limits are the caller's business
-    because only the caller can cut.
+    ``ValueError`` if the header's ``n`` is not the number of lines; limits are the caller's
+    business because only the caller can cut.
     """
     if header.n != len(lines):
         raise ValueError(f"header says {header.n} events, {len(lines)} lines given")
@@ -76,14 +79,14 @@ def decode_header(line: bytes) -> Header:
     if not isinstance(raw, dict):
         raise HeaderError("header is not an object")
     dropped = raw.get("dropped", {})
-    if not isinstance(dropped, dict) or not all(_is_count(x) for x in dropped.values()):
-        raise HeaderError("header field 'dropped' is not a map of counts")
+    if not isinstance(dropped, dict) or not _are_drops(dropped):
+        raise HeaderError("header field 'dropped' is not a map of reasons to counts")
     last = raw.get("last", False)
     if not isinstance(last, bool):
         raise HeaderError("header field 'last' is not a boolean")
     source = _text(raw, "source", required=True)
-    if len(source) != 36 or not _is_uuid(source):
-        raise HeaderError("header field 'source' is not a UUID")
+    if not _UUID.match(source):
+        raise HeaderError("header field 'source' is not a lower-case UUID")
     return Header(
         v=_count(raw, "v", required=True),
         source=source,
@@ -148,8 +151,8 @@ def _text(raw: dict[str, Any], name: str, *, required: bool = False) -> str:
     return value
 
 
-def _is_uuid(text: str) -> bool:
-    try:
-        return len(bytes.fromhex(text.replace("-", ""))) == 16
-    except ValueError:
-        return False
+def _are_drops(dropped: dict[str, Any]) -> bool:
+    """Few and short reasons: the header goes on in records that have a size limit."""
+    return len(dropped) <= MAX_DROP_REASONS and all(
+        len(reason) <= 64 and _is_count(count) for reason, count in dropped.items()
+    )

@@ -13,20 +13,41 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 INT64_MAX = 2**63 - 1
 #: Largest count of one usage unit in one call; sums of 10**7 such calls fit an unsigned 64-bit sum.
 MAX_UNITS = 2**40
+#: Largest duration, 203 days: sums of 2**18 of them, more than a checkpoint holds, fit 63 bits.
+MAX_DURATION_US = 2**44
+#: Units in one call's usage; with their names' length it bounds a delta's line.
+MAX_USAGE_UNITS = 64
 
 #: Operations whose calls are model calls: they are ``calls`` in reports and may carry cost.
 #: OpenTelemetry GenAI ``gen_ai.operation.name`` values.
 MODEL_OPERATIONS = frozenset({"chat", "text_completion", "embeddings", "generate_content"})
 
 Micros = Annotated[int, Meta(ge=0, le=4_102_444_800_000_000)]  # until the year 2100
-Duration = Annotated[int, Meta(ge=0, le=INT64_MAX)]
+Duration = Annotated[int, Meta(ge=0, le=MAX_DURATION_US)]
 Count = Annotated[int, Meta(ge=0, le=MAX_UNITS)]
 Dim = Annotated[str, Meta(max_length=256)]
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
-Uuid = Annotated[str, Meta(min_length=36, max_length=36)]
-TraceId = Annotated[str, Meta(min_length=32, max_length=32)]
-SpanId = Annotated[str, Meta(min_length=16, max_length=16)]
-Pico = Annotated[str, Meta(min_length=1, max_length=26)]
+
+# Decoding checks lengths; the judge checks the patterns, over a whole envelope at once (a pattern
+# here would cost more than the rest of the decoding).
+_UUID = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+Uuid = Annotated[str, Meta(min_length=36, max_length=36, extra_json_schema={"pattern": _UUID})]
+TraceId = Annotated[
+    str, Meta(min_length=32, max_length=32, extra_json_schema={"pattern": "^[0-9a-f]{32}$"})
+]
+SpanId = Annotated[
+    str, Meta(min_length=16, max_length=16, extra_json_schema={"pattern": "^[0-9a-f]{16}$"})
+]
+Pico = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=26,
+        extra_json_schema={"pattern": "^-?(0|[1-9][0-9]{0,24})$"},
+    ),
+]
+Unit = Annotated[str, Meta(min_length=1, max_length=64)]
+Usage = Annotated[dict[Unit, Count], Meta(max_length=MAX_USAGE_UNITS)]
 
 
 class CallBegin(Struct, tag_field="kind", tag="call_begin", omit_defaults=True, gc=False):
@@ -86,7 +107,7 @@ class CallEnd(Struct, tag_field="kind", tag="call_end", omit_defaults=True, gc=F
     attempts: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
     latency_us: Duration | UnsetType = UNSET
     ttft_us: Duration | UnsetType = UNSET
-    usage: dict[str, Count] | UnsetType = UNSET
+    usage: Usage | UnsetType = UNSET
     cost_pico: Pico | UnsetType = UNSET
     cost_source: Dim = ""
     price_version: Dim = ""
