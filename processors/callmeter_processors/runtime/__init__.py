@@ -1,0 +1,1 @@
+"""Runtimes: what feeds a ``Step`` and writes its checkpoints exactly once, over either log."""

@@ -1,0 +1,129 @@
+"""One owned partition in memory: what both runtimes do the same way, without I/O."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from callmeter.errors import DataError
+from callmeter.log.position import POSITION_KEY
+from callmeter.log.record import LogRecord
+from callmeter_processors.runtime.stats import PartitionStats, RuntimeStats
+from callmeter_processors.step import Checkpoint, Step
+
+logger = logging.getLogger(__name__)
+_TICK_US = 1_000_000
+
+
+class HoleError(DataError):
+    """Records that were never processed are no longer in the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A checkpoint to be written: the changes, and the position before and after."""
+
+    changes: Checkpoint
+    next_offset: int
+    expected_next: int | None
+
+
+class PartitionFold:
+    """A step and how far it has read. Used from one thread.
+
+    ``stored_next`` is the position as the log has it (None: none yet), ``first_offset`` where to
+    begin without one. After ``checkpoint`` either ``written`` is called, or the fold is thrown
+    away.
+    """
+
+    def __init__(
+        self,
+        partition: int,
+        step: Step,
+        rows: Mapping[bytes, bytes],
+        *,
+        stored_next: int | None,
+        first_offset: int,
+        stats: RuntimeStats,
+        accept_loss: bool = False,
+    ) -> None:
+        self.partition = partition
+        self.next = first_offset if stored_next is None else stored_next
+        self.waiting = 0
+        self.waiting_since_s = 0.0
+        self._step = step
+        self._stored_next = stored_next
+        self._stats = stats
+        self._accept_loss = accept_loss
+        self._ticked_us: int | None = None
+        step.restore({key: value for key, value in rows.items() if key != POSITION_KEY})
+        stats.partitions[partition] = PartitionStats(next_offset=self.next, state_rows=len(rows))
+
+    def process(self, record: LogRecord, now_s: float) -> bool:
+        """Folds the record, or skips it (False) if it is below the position.
+
+        The caller has made sure that nothing between the position and the record is left to read.
+        """
+        if record.offset < self.next:
+            self._stats.skipped += 1
+            return False
+        if record.offset > self.next:
+            raise AssertionError(f"offset {record.offset} came where {self.next} was due")
+        self._step.process(record)
+        self.next = record.offset + 1
+        if not self.waiting:
+            self.waiting_since_s = now_s
+        self.waiting += 1
+        stats = self._stats
+        stats.records += 1
+        if record.value is not None:
+            stats.bytes += len(record.value)
+            stats.events += max(0, record.value.count(b"\n") - 1)
+        return True
+
+    def jump(self, offset: int, why: str) -> None:
+        """Goes on at ``offset`` because no record below it can be read any more.
+
+        ``HoleError`` unless loss was accepted; accepted loss is logged and counted.
+        """
+        missing = offset - self.next
+        message = (
+            f"partition {self.partition}: offsets {self.next} to {offset - 1} were not processed "
+            f"and {why}"
+        )
+        if not self._accept_loss:
+            raise HoleError(f"{message}; to go on without them: --accept-loss")
+        logger.error("%s; going on without them, as told", message)
+        self._stats.lost += missing
+        self.next = offset
+
+    def pass_over(self, offset: int) -> None:
+        """Goes on at ``offset`` because what lies between holds no record (transaction markers)."""
+        self.next = max(self.next, offset)
+
+    def checkpoint(self, now_us: int) -> Pending | None:
+        """What there is to be written now; None if nothing moved and nothing changed."""
+        if self._ticked_us is None or now_us - self._ticked_us >= _TICK_US:
+            self._step.tick(now_us)
+            self._ticked_us = now_us
+        changes = self._step.checkpoint()
+        if not (self.waiting or changes.rows or changes.outputs):
+            return None
+        return Pending(changes, self.next, self._stored_next)
+
+    def tick_due(self, now_us: int) -> bool:
+        """Whether a second has passed since the last tick: idle partitions are checkpointed too."""
+        return self._ticked_us is None or now_us - self._ticked_us >= _TICK_US
+
+    def written(self, pending: Pending, seconds: float) -> None:
+        """The checkpoint is in the log."""
+        self._stored_next = pending.next_offset
+        self.waiting = 0
+        stats = self._stats
+        stats.checkpoints += 1
+        stats.checkpoint_s += seconds
+        stats.last_checkpoint_s = seconds
+        stats.rows += len(pending.changes.rows)
+        stats.outputs += len(pending.changes.outputs)
+        stats.partitions[self.partition].next_offset = pending.next_offset
