@@ -1,0 +1,3 @@
+"""Plugins for every test; fixtures live in ``tests/support``."""
+
+pytest_plugins = ["pytester", "support.acceptance", "support.kafka_server", "support.skipped"]

@@ -1,0 +1,1 @@
+"""What tests share: the real Kafka, the acceptance record, the list of what was skipped."""
