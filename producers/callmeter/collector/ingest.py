@@ -1,0 +1,175 @@
+"""``POST /v1/envelopes``: take envelopes, append them, answer once the log has them.
+
+All of a body goes in or none: it is judged before anything is appended, so a 4xx means that nothing
+was. Only headers are read here; what is in the lines is the meter's to judge.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from callmeter.collector.body import (
+    BadBodyError,
+    BodyTooLargeError,
+    UnknownEncodingError,
+    read_body,
+)
+from callmeter.collector.context import (
+    CONTEXT,
+    RETRY_AFTER_LOG_S,
+    ApiError,
+    Context,
+    json_response,
+    require_write,
+)
+from callmeter.collector.keys import Grant
+from callmeter.collector.metrics import BYTES, ENVELOPES, EVENTS
+from callmeter.errors import CannotWriteError, UnreachableError
+from callmeter.log.record import Appended, NewRecord
+from callmeter.schema.envelope import Header, HeaderError, decode_header, split_envelopes
+from callmeter.schema.reasons import RefusedReason
+from callmeter.schema.topics import EVENTS as EVENTS_TOPIC
+
+PATH = "/v1/envelopes"
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """An envelope of a body: its header, and its bytes as they came."""
+
+    header: Header
+    data: bytes
+
+
+def install(app: web.Application) -> None:
+    """Add the route."""
+    app.router.add_post(PATH, post_envelopes)
+
+
+async def post_envelopes(request: web.Request) -> web.Response:
+    """See docs/guides/collector.md for the answers."""
+    context = request.app[CONTEXT]
+    grant = require_write(request)
+    limit = context.config.max_body_bytes
+    declared = request.content_length
+    if declared is not None and declared > limit:
+        raise _body_too_large(limit)
+    # What will be held: a compressed body counts as the most it can become.
+    size = limit if declared is None or "Content-Encoding" in request.headers else declared
+    if not context.memory.enter(size):
+        raise ApiError(503, "busy", "too much in hand: come back", retry_after_s=1)
+    try:
+        body = await _read(request, context, limit)
+        taken = parse(body, context.config.max_envelope_bytes)
+        _check_projects(taken, grant)
+        wait_s = context.rate.wait_s(grant.name, len(taken))
+        if wait_s > 0:
+            raise ApiError(429, "rate", "over this key's rate", retry_after_s=wait_s)
+        records = [NewRecord(EVENTS_TOPIC.name, t.header.source.encode(), t.data) for t in taken]
+        places = await append(context, records)
+    finally:
+        context.memory.leave(size)
+    context.metrics.add(ENVELOPES, len(taken))
+    context.metrics.add(EVENTS, sum(t.header.n for t in taken))
+    context.metrics.add(BYTES, sum(len(t.data) for t in taken))
+    results = [
+        {
+            "source": t.header.source,
+            "seq": t.header.seq,
+            "partition": p.partition,
+            "offset": p.offset,
+        }
+        for t, p in zip(taken, places, strict=True)
+    ]
+    return json_response({"results": results})
+
+
+async def append(context: Context, records: Sequence[NewRecord]) -> list[Appended]:
+    """Append within the time-out; ``ApiError`` 503 when the log is away or full.
+
+    The records may be in the log nevertheless: sending the same envelopes again is safe.
+    """
+    started_s = time.perf_counter()
+    try:
+        async with asyncio.timeout(context.config.append_timeout_s):
+            places = await context.appender.append(records)
+    except TimeoutError:
+        problem = "the log did not answer in time"
+    except (UnreachableError, CannotWriteError) as exc:
+        problem = str(exc)
+    else:
+        context.metrics.observe_append(time.perf_counter() - started_s)
+        context.log_failed_s = None
+        return places
+    context.log_failed_s = context.clock.monotonic_s()
+    raise ApiError(503, "log_unreachable", problem, retry_after_s=RETRY_AFTER_LOG_S)
+
+
+def parse(body: bytes, max_envelope_bytes: int) -> list[Taken]:
+    """The envelopes of a body; ``ApiError`` 400 or 413 names line, place and reason."""
+    taken: list[Taken] = []
+    line = 1
+    try:
+        for data in split_envelopes(body):
+            end = data.find(b"\n")
+            header = decode_header(data if end < 0 else data[:end])
+            if len(data) > max_envelope_bytes:
+                raise ApiError(
+                    413,
+                    RefusedReason.TOO_LARGE,
+                    f"an envelope of {len(data)} bytes is over the limit of {max_envelope_bytes}",
+                    **_at(line, len(taken)),
+                    source=header.source,
+                    seq=header.seq,
+                )
+            taken.append(Taken(header, data))
+            line += data.count(b"\n")
+    except HeaderError as exc:
+        raise ApiError(
+            400, RefusedReason.BAD_HEADER, f"line {line}: {exc}", **_at(line, len(taken))
+        ) from None
+    if not taken:
+        raise ApiError(400, RefusedReason.BAD_HEADER, "line 1: the body is empty", **_at(1, 0))
+    return taken
+
+
+def _at(line: int, envelope: int) -> dict[str, object]:
+    return {"line": line, "envelope": envelope}
+
+
+def _check_projects(taken: Sequence[Taken], grant: Grant) -> None:
+    for place, envelope in enumerate(taken):
+        header = envelope.header
+        if not grant.covers(header.project):
+            raise ApiError(
+                403,
+                "project",
+                f"this key does not cover the project {header.project!r}",
+                envelope=place,
+                source=header.source,
+                seq=header.seq,
+            )
+
+
+async def _read(request: web.Request, context: Context, limit: int) -> bytes:
+    encoding = request.headers.get("Content-Encoding", "").strip().lower()
+    try:
+        async with asyncio.timeout(context.config.body_timeout_s):
+            return await read_body(request.content, encoding, limit)
+    except BodyTooLargeError:
+        raise _body_too_large(limit) from None
+    except BadBodyError:
+        raise ApiError(400, "bad_encoding", f"line 1: the body is not {encoding}", line=1) from None
+    except UnknownEncodingError:
+        raise ApiError(415, "unknown_encoding", "send gzip, zstd or a plain body") from None
+    except TimeoutError:
+        raise ApiError(408, "slow_body", "the body did not arrive in time") from None
+
+
+def _body_too_large(limit: int) -> ApiError:
+    return ApiError(413, "body_too_large", f"the body is over the limit of {limit} bytes")
