@@ -18,7 +18,7 @@ def install(app: web.Application) -> None:
     app.router.add_get("/metrics", metrics)
 
 
-async def healthz(request: web.Request) -> web.Response:
+async def healthz(_request: web.Request) -> web.Response:
     """The process lives."""
     return json_response({"status": "ok"})
 

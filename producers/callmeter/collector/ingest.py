@@ -59,12 +59,15 @@ async def post_envelopes(request: web.Request) -> web.Response:
     declared = request.content_length
     if declared is not None and declared > limit:
         raise _body_too_large(limit)
-    # What will be held: a compressed body counts as the most it can become.
-    size = limit if declared is None or "Content-Encoding" in request.headers else declared
-    if not context.memory.enter(size):
+    # A guess until the body is there: compressed envelopes are about a tenth of themselves.
+    packed = "Content-Encoding" in request.headers
+    held = limit if declared is None else min(declared * 10 if packed else declared, limit)
+    if not context.memory.enter(held):
         raise ApiError(503, "busy", "too much in hand: come back", retry_after_s=1)
     try:
         body = await _read(request, context, limit)
+        context.memory.held += len(body) - held
+        held = len(body)
         taken = parse(body, context.config.max_envelope_bytes)
         _check_projects(taken, grant)
         wait_s = context.rate.wait_s(grant.name, len(taken))
@@ -73,17 +76,12 @@ async def post_envelopes(request: web.Request) -> web.Response:
         records = [NewRecord(EVENTS_TOPIC.name, t.header.source.encode(), t.data) for t in taken]
         places = await append(context, records)
     finally:
-        context.memory.leave(size)
+        context.memory.leave(held)
     context.metrics.add(ENVELOPES, len(taken))
     context.metrics.add(EVENTS, sum(t.header.n for t in taken))
     context.metrics.add(BYTES, sum(len(t.data) for t in taken))
     results = [
-        {
-            "source": t.header.source,
-            "seq": t.header.seq,
-            "partition": p.partition,
-            "offset": p.offset,
-        }
+        {**_name(t.header), "partition": p.partition, "offset": p.offset}
         for t, p in zip(taken, places, strict=True)
     ]
     return json_response({"results": results})
@@ -123,23 +121,26 @@ def parse(body: bytes, max_envelope_bytes: int) -> list[Taken]:
                     413,
                     RefusedReason.TOO_LARGE,
                     f"an envelope of {len(data)} bytes is over the limit of {max_envelope_bytes}",
-                    **_at(line, len(taken)),
-                    source=header.source,
-                    seq=header.seq,
+                    details={"line": line, "envelope": len(taken), **_name(header)},
                 )
             taken.append(Taken(header, data))
             line += data.count(b"\n")
     except HeaderError as exc:
         raise ApiError(
-            400, RefusedReason.BAD_HEADER, f"line {line}: {exc}", **_at(line, len(taken))
+            400,
+            RefusedReason.BAD_HEADER,
+            f"line {line}: {exc}",
+            details={"line": line, "envelope": len(taken)},
         ) from None
     if not taken:
-        raise ApiError(400, RefusedReason.BAD_HEADER, "line 1: the body is empty", **_at(1, 0))
+        raise ApiError(
+            400, RefusedReason.BAD_HEADER, "line 1: the body is empty", details={"line": 1}
+        )
     return taken
 
 
-def _at(line: int, envelope: int) -> dict[str, object]:
-    return {"line": line, "envelope": envelope}
+def _name(header: Header) -> dict[str, object]:
+    return {"source": header.source, "seq": header.seq}
 
 
 def _check_projects(taken: Sequence[Taken], grant: Grant) -> None:
@@ -150,9 +151,7 @@ def _check_projects(taken: Sequence[Taken], grant: Grant) -> None:
                 403,
                 "project",
                 f"this key does not cover the project {header.project!r}",
-                envelope=place,
-                source=header.source,
-                seq=header.seq,
+                details={"envelope": place, **_name(header)},
             )
 
 
@@ -164,9 +163,13 @@ async def _read(request: web.Request, context: Context, limit: int) -> bytes:
     except BodyTooLargeError:
         raise _body_too_large(limit) from None
     except BadBodyError:
-        raise ApiError(400, "bad_encoding", f"line 1: the body is not {encoding}", line=1) from None
+        raise ApiError(
+            400, "bad_encoding", f"line 1: the body is not {encoding}", details={"line": 1}
+        ) from None
     except UnknownEncodingError:
         raise ApiError(415, "unknown_encoding", "send gzip, zstd or a plain body") from None
+    except web.RequestPayloadError:
+        raise ApiError(400, "bad_transfer", "the body broke off") from None
     except TimeoutError:
         raise ApiError(408, "slow_body", "the body did not arrive in time") from None
 

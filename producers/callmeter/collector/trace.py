@@ -1,7 +1,7 @@
 """``POST /trace``: the Monitor hook's JSON, one event a request.
 
-The hook never re-sends, but a proxy in between may: an event counts once per (call_id, event) within
-ten minutes and one collector process.
+The hook never re-sends, but a proxy in between may: an event counts once per (call_id, event)
+within ten minutes and one collector process.
 """
 
 from __future__ import annotations
@@ -114,9 +114,9 @@ async def post_trace(request: web.Request) -> web.Response:
     try:
         event = trace_event(orjson.loads(await request.read()))
     except orjson.JSONDecodeError:
-        raise ApiError(400, "bad_json", "line 1: the body is not JSON", line=1) from None
+        raise ApiError(400, "bad_json", "line 1: the body is not JSON") from None
     except TraceError as exc:
-        raise ApiError(400, "bad_value", f"line 1: {exc}", line=1) from None
+        raise ApiError(400, "bad_value", f"line 1: {exc}") from None
     wait_s = context.rate.wait_s(grant.name, 1)
     if wait_s > 0:
         raise ApiError(429, "rate", "over this key's rate", retry_after_s=wait_s)

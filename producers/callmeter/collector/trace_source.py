@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ from callmeter.schema.envelope import MAX_BYTES, MAX_EVENTS, Header, encode
 from callmeter.schema.events import Heartbeat
 from callmeter.schema.reasons import DropReason
 from callmeter.schema.topics import EVENTS
+
+log = logging.getLogger("callmeter.collector")
 
 #: Traces that wait for a log that is away; beyond it the hook is told 503 and the trace is counted
 #: as dropped in the source's headers.
@@ -44,10 +47,11 @@ class _Waiting:
 class TraceSource:
     """One source, one project. An envelope is re-sent until the log has it: seq has no holes."""
 
-    def __init__(self, context: Context, project: str) -> None:
+    def __init__(self, context: Context, project: str, *, heartbeat_s: float = HEARTBEAT_S) -> None:
         self._context = context
         self._clock: Clock = context.clock
         self._project = project
+        self._heartbeat_s = heartbeat_s
         self._source = uuid7(self._clock.now_us() // 1000)
         self._seq = 0
         self._accepted = 0
@@ -94,7 +98,7 @@ class TraceSource:
     async def _run(self) -> None:
         while True:
             try:
-                async with asyncio.timeout(HEARTBEAT_S):
+                async with asyncio.timeout(self._heartbeat_s):
                     await self._work.wait()
             except TimeoutError:
                 self._forget_stale()
@@ -142,7 +146,10 @@ class TraceSource:
             try:
                 await append(self._context, [record])
                 break
-            except ApiError:  # counted where it is answered; here the same bytes go again
+            except ApiError:  # the same bytes go again: a number that was given is never left out
+                await asyncio.sleep(_RETRY_S)
+            except Exception:
+                log.exception("appending traces failed")
                 await asyncio.sleep(_RETRY_S)
         for waiting in lines:
             if not waiting.done.done():
