@@ -22,7 +22,9 @@ class Shape(NamedTuple):
 
     #: per priced unit, what is billed of it as a combination of counts
     billed: dict[str, tuple[int, ...]]
-    #: combinations that must not be negative
+    #: (whole, part): positions where the first count must not be below the second
+    at_least: tuple[tuple[int, int], ...]
+    #: combinations that must not be negative, where a whole has several parts
     checks: tuple[tuple[int, ...], ...]
     #: positions whose count must be 0
     zeros: tuple[int, ...]
@@ -35,12 +37,22 @@ class Shape(NamedTuple):
 
     def fits(self, counts: Sequence[int]) -> bool:
         """Whether a usage of this shape has a cost at all."""
-        return (
-            (not counts or min(counts) >= 0)
-            and not any(counts[at] for at in self.zeros)
-            and not any(counts[a] and counts[b] for a, b in self.exclusive)
-            and all(sum(map(mul, check, counts)) >= 0 for check in self.checks)
-        )
+        # loops, not any() and all(): this runs for every call, and most of the tuples are empty
+        if counts and min(counts) < 0:
+            return False
+        for whole, part in self.at_least:
+            if counts[whole] < counts[part]:
+                return False
+        for at in self.zeros:
+            if counts[at]:
+                return False
+        for a, b in self.exclusive:
+            if counts[a] and counts[b]:
+                return False
+        for check in self.checks:  # noqa: SIM110
+            if sum(map(mul, check, counts)) < 0:
+                return False
+        return True
 
 
 def shape_of(units: Sequence[str], priced: Collection[str], tiered: bool) -> Shape:
@@ -63,9 +75,12 @@ def shape_of(units: Sequence[str], priced: Collection[str], tiered: bool) -> Sha
             if contains(whole, part):
                 combination = [a - b for a, b in zip(combination, taken, strict=True)]
         billed[whole] = tuple(combination)
+    contradictable = sorted({each for each in billed.values() if min(each, default=0) < 0})
+    simple = [each for each in contradictable if sorted(filter(None, each)) == [-1, 1]]
     return Shape(
         billed=billed,
-        checks=tuple(sorted({each for each in billed.values() if min(each, default=0) < 0})),
+        at_least=tuple((each.index(1), each.index(-1)) for each in simple),
+        checks=tuple(each for each in contradictable if each not in simple),
         zeros=tuple(sorted(zeros)),
         exclusive=tuple(sorted(exclusive)),
         input_at=units.index(INPUT) if tiered and INPUT in units else None,

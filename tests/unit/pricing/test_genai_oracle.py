@@ -1,5 +1,6 @@
-"""The oracle: for every model of the installed genai-prices, our cost is ``genai_prices.calc_price``'s
-to the last digit, over usages, dates, times of day, service tiers and batches.
+"""The oracle: for every model of the installed genai-prices, our cost is
+``genai_prices.calc_price``'s to the last digit, over usages, dates, times of day, service tiers and
+batches.
 """
 
 from __future__ import annotations
@@ -28,9 +29,12 @@ from callmeter.pricing.genai import PRICE_KEYS
 from callmeter.pricing.units import INPUT, UNITS, contains, direction, overlap
 
 REGISTRY = _get_registry()
-GENAI_NAME = {unit: REGISTRY.unit_for_price_key(key).usage_key for key, (unit, _) in PRICE_KEYS.items()}
+GENAI_NAME = {
+    unit: REGISTRY.unit_for_price_key(key).usage_key for key, (unit, _) in PRICE_KEYS.items()
+}
 
-#: Before, between and after the start dates; in and out of off-peak hours; a boundary to the microsecond.
+#: Before, between and after the start dates; in and out of off-peak hours; a boundary to the
+#: microsecond.
 MOMENTS = [
     datetime(2023, 11, 16, 18, 15, 46, tzinfo=UTC),
     datetime(2025, 6, 9, 23, 59, 59, 999_999, tzinfo=UTC),
@@ -69,19 +73,23 @@ def names(clause: object) -> Iterator[str]:
 
 
 def usages(priced: set[str], whole: int) -> Iterator[dict[str, int]]:
-    """Usages that name every whole, the priced parts, and a part without a price where it has a whole."""
+    """Usages that name every whole, the priced parts, and a part without a price where it has a
+    whole.
+    """
     usage: dict[str, int] = {}
     for unit in sorted(priced, key=lambda each: len(UNITS[each])):
         above = [usage[each] for each in usage if each != unit and contains(each, unit)]
         usage[unit] = min(above) // 5 if above else whole
     yield usage
-    yield {unit: 0 for unit in usage}
+    yield dict.fromkeys(usage, 0)
     yield {unit: count for unit, count in usage.items() if len(UNITS[unit]) == 2} or usage
     if "output" in usage and "reasoning" not in usage:
         yield {**usage, "reasoning": usage["output"] // 3}
 
 
-def theirs(provider: str | None, model: str, at: datetime, usage: dict[str, int], context) -> int | None:
+def theirs(
+    provider: str | None, model: str, at: datetime, usage: dict[str, int], context
+) -> int | None:
     tier, batch = context
     wish = ({"service_tier": tier} if tier else {}) | ({"processing": "batch"} if batch else {})
     known = {GENAI_NAME[unit]: count for unit, count in usage.items() if unit != "request"}
@@ -112,7 +120,9 @@ def test_units_are_related_as_in_genai_prices():
         for b, unit_b in by_name.items():
             assert contains(a, b) == (unit_a.dimensions.items() <= unit_b.dimensions.items())
             joined = REGISTRY.find_join(unit_a, unit_b)
-            assert overlap(a, b) == (None if joined is None else {v: k for k, v in GENAI_NAME.items()}[joined.usage_key])
+            assert overlap(a, b) == (
+                None if joined is None else {v: k for k, v in GENAI_NAME.items()}[joined.usage_key]
+            )
 
 
 def a_name_of(provider, model) -> str | None:
@@ -139,7 +149,12 @@ def test_every_model_costs_what_genai_prices_says(pricer, provider):
             for context, whole in product(CONTEXTS if entry.variants else CONTEXTS[:1], wholes):
                 for usage in usages(set(period.rates) - {"request"}, whole):
                     ours = pricer.price(
-                        provider.id, name, pico(at), usage, service_tier=context[0], batch=context[1]
+                        provider.id,
+                        name,
+                        pico(at),
+                        usage,
+                        service_tier=context[0],
+                        batch=context[1],
                     )
                     expected = theirs(provider.id, name, at, usage, context)
                     assert ours is not None, (name, at, usage, context)
@@ -167,7 +182,9 @@ def test_every_name_leads_to_the_same_model_with_and_without_its_provider(pricer
                         # a usage it can only price in part is unpriced here
                         catalog = pricer._catalog.find(seller, name)
                         assert catalog, (seller, name)
-                        rates = next(p for p in reversed(catalog[0].entry.periods) if p.valid.holds(pico(at))).rates
+                        rates = next(
+                            p for p in reversed(catalog[0].entry.periods) if p.valid.holds(pico(at))
+                        ).rates
                         assert not {"input", "output"} <= set(rates), (seller, name)
     assert found > 5_000
     assert missed > 1_000
@@ -185,5 +202,19 @@ def test_contradictory_usage_has_no_price_in_either(pricer):
         expected = theirs("openai", "gpt-4o-audio-preview", at, usage, (None, False))
         ours = pricer.price("openai", "gpt-4o-audio-preview", pico(at), usage)
         assert (ours and ours.cost_pico) == expected, usage
-    assert theirs("openai", "gpt-realtime", at, {"input": 10, "cache_read": 3, "audio_input": 4}, (None, False)) is None
-    assert pricer.price("openai", "gpt-realtime", pico(at), {"input": 10, "cache_read": 3, "audio_input": 4}) is None
+    assert (
+        theirs(
+            "openai",
+            "gpt-realtime",
+            at,
+            {"input": 10, "cache_read": 3, "audio_input": 4},
+            (None, False),
+        )
+        is None
+    )
+    assert (
+        pricer.price(
+            "openai", "gpt-realtime", pico(at), {"input": 10, "cache_read": 3, "audio_input": 4}
+        )
+        is None
+    )
