@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from callmeter.errors import DataError
@@ -234,3 +237,9 @@ def test_a_file_that_is_not_there_or_no_toml(tmp_path):
     good = tmp_path / "good.toml"
     good.write_text(EXAMPLE)
     assert len(load_own_prices(good).entries) == 2
+
+
+def test_the_guide_shows_a_file_that_is_accepted():
+    guide = Path(__file__).parents[3] / "docs" / "guides" / "prices.md"
+    (example,) = re.findall(r"```toml\n(.*?)```", guide.read_text("utf-8"), re.DOTALL)
+    assert len(parse_own_prices(example).entries) == 2
