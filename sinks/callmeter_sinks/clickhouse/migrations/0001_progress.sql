@@ -2,7 +2,7 @@
 -- Placeholders: ${CL} ON CLUSTER or nothing, ${R} "Replicated" or nothing, ${D} deduplication windows.
 
 -- What a sink is about to insert, written before the insert. The newest by (generation, owner, last)
--- counts. records and digest let a rebuild prove that it is the same range, byte for byte.
+-- counts. records and crc32 (of the values, in order) let a rebuild prove that it is the same range.
 CREATE TABLE IF NOT EXISTS sink_intents ${CL} (
   sink LowCardinality(String),
   log_id UUID,
@@ -16,8 +16,8 @@ CREATE TABLE IF NOT EXISTS sink_intents ${CL} (
   origin_next Int64,
   records UInt32,
   events UInt64,
-  digest UInt64,
-  written_at DateTime64(6, 'UTC')
+  crc32 UInt32,
+  written_at DateTime64(6, 'UTC') DEFAULT now64(6, 'UTC')
 ) ENGINE = ${R}ReplacingMergeTree(last)
 ORDER BY (sink, topic, partition, log_id, generation, owner);
 
@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS sink_claims ${CL} (
   owner UUID,
   host String,
   pid UInt32,
-  claimed_at DateTime64(6, 'UTC')
+  claimed_at DateTime64(6, 'UTC') DEFAULT now64(6, 'UTC')
 ) ENGINE = ${R}MergeTree
 ORDER BY (sink, topic, partition, generation, owner);
 
@@ -45,7 +45,7 @@ CREATE TABLE IF NOT EXISTS sink_quarantine ${CL} (
   code Int32,
   reason String CODEC(ZSTD(3)),
   record String CODEC(ZSTD(3)),
-  quarantined_at DateTime64(6, 'UTC')
+  quarantined_at DateTime64(6, 'UTC') DEFAULT now64(6, 'UTC')
 ) ENGINE = ${R}MergeTree
 ORDER BY (sink, topic, partition, log_id, offset);
 
@@ -61,6 +61,6 @@ CREATE TABLE IF NOT EXISTS sink_losses ${CL} (
   last Int64,
   reason LowCardinality(String),
   detail String,
-  accepted_at DateTime64(6, 'UTC')
+  accepted_at DateTime64(6, 'UTC') DEFAULT now64(6, 'UTC')
 ) ENGINE = ${R}MergeTree
 ORDER BY (sink, topic, partition, log_id, origin_first);

@@ -1,0 +1,253 @@
+"""The sink: gives partitions to writers, in one thread, and says how far it is."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from callmeter.clock import Clock, SystemClock
+from callmeter.errors import UnreachableError
+from callmeter_sinks.backoff import Patience
+from callmeter_sinks.clickhouse.store import Store
+from callmeter_sinks.faults import FencedError, StoppedError
+from callmeter_sinks.intents import Books
+from callmeter_sinks.ranges import RangeLimits
+from callmeter_sinks.source import MeteredSource
+from callmeter_sinks.writer import PartitionWriter, WriterStats
+
+_log = logging.getLogger("callmeter.sink")
+_IDLE_S = 1.0
+_LAG_EVERY_S = 5.0
+
+
+@dataclass
+class SinkStats:
+    """What the sink did since it started; ``lag`` is records behind the log's end per partition."""
+
+    events: int = 0
+    records: int = 0
+    inserts: int = 0
+    rebuilds: int = 0
+    bytes: int = 0
+    retries: int = 0
+    quarantined: int = 0
+    lost_origins: int = 0
+    fenced: int = 0
+    buffered_bytes: int = 0
+    visible_us: int = 0
+    worst_visible_us: int = 0
+    waiting_for: str | None = None
+    lag: dict[int, int] = field(default_factory=dict)
+
+
+class Sink:
+    """Moves ``metered`` into the store, exactly once.
+
+    ``run`` blocks until ``stop`` (from any thread or a signal handler); ``drain`` until everything
+    is stored that was in the log when it began. One call of either per object. Raises what stops a
+    sink: see ``callmeter_sinks.faults``, and ``PermanentStoreError``. A store or log that is away
+    is waited for, with bounded memory.
+
+    >>> sink = Sink(open_store("chdb:./store"), SqliteSource(log))  # doctest: +SKIP
+    >>> sink.drain().events  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        source: MeteredSource,
+        *,
+        name: str = "callmeter",
+        limits: RangeLimits | None = None,
+        max_buffered_bytes: int = 128 * 2**20,
+        accept_loss: bool = False,
+        clock: Clock | None = None,
+    ) -> None:
+        self._store = store
+        self._source = source
+        self._books = Books(store, name, source.topic)
+        self._limits = limits or RangeLimits()
+        self._max_buffered_bytes = max_buffered_bytes
+        self._accept_loss = accept_loss
+        self._clock = clock or SystemClock()
+        self._stop = threading.Event()
+        self._patience = Patience(self._stop)
+        self._writers: dict[int, PartitionWriter] = {}
+        self._epochs: dict[int, int] = {}  # the assignment a partition was taken under, or left
+        self._gone = SinkStats()  # what writers did that are no more
+        self._lag: dict[int, int] = {}
+        self._lag_at_s = 0.0
+
+    def run(self) -> SinkStats:
+        """Insert what comes until ``stop``; then what is buffered of whole checkpoints."""
+        while not self._stop.is_set():
+            self._round(None)
+        return self._finish()
+
+    def drain(self) -> SinkStats:
+        """Insert everything up to the log's end as it is now; with a group, of what is assigned."""
+        ends: dict[int, int] | None = None
+        while not self._stop.is_set():
+            if ends is None and self._source.assignment():
+                ends = {p: self._source.end_offset(p) for p in self._source.assignment()}
+            if ends is not None and self._drained(ends):
+                break
+            self._round(ends)
+        return self._finish()
+
+    def stop(self) -> None:
+        """End ``run`` or ``drain`` soon; an insert that is under way is let end."""
+        self._stop.set()
+        self._source.wake()
+
+    @property
+    def stats(self) -> SinkStats:
+        """A snapshot; may be read from any thread."""
+        total = SinkStats(**{**vars(self._gone), "lag": dict(self._lag)})
+        for writer in list(self._writers.values()):
+            _add(total, writer.stats)
+            total.buffered_bytes += writer.buffered_bytes
+        total.retries = self._patience.retries
+        total.waiting_for = self._patience.waiting_for
+        return total
+
+    # One round: assignment, then each partition is read and, if due, written.
+
+    def _round(self, ends: Mapping[int, int] | None) -> None:
+        moved = False
+        wait_s = _IDLE_S
+        try:
+            self._follow_assignment()
+            for partition, writer in list(self._writers.items()):
+                now_s = self._clock.monotonic_s()
+                moved |= writer.fill(now_s) > 0
+                due_s = writer.due_in_s(now_s)
+                last = ends is not None and self._at(writer, ends)
+                if due_s == 0.0 or (last and writer.buffered):
+                    self._write(partition, writer, everything=last)
+                    moved = True
+                elif due_s is not None:
+                    wait_s = min(wait_s, due_s)
+            self._relieve()
+            self._measure_lag()
+            if not moved:
+                positions = {p: w.position for p, w in self._writers.items()}
+                self._source.wait(positions, wait_s)
+        except UnreachableError as exc:
+            _log.warning("the log is away: %s", exc)
+            self._stop.wait(_IDLE_S)
+        except StoppedError as exc:
+            if not self._stop.is_set():
+                _log.info("%s", exc)
+
+    def _follow_assignment(self) -> None:
+        assigned = self._source.assignment()
+        for partition in [p for p in self._writers if assigned.get(p) != self._epochs[p]]:
+            self._drop(partition)
+            self._epochs.pop(partition)
+        for partition, epoch in assigned.items():
+            if self._epochs.get(partition) == epoch or self._stop.is_set():
+                continue
+            writer = PartitionWriter(
+                partition,
+                self._source,
+                self._store,
+                self._books,
+                limits=self._limits,
+                patience=self._patience,
+                clock=self._clock,
+                stop=self._stop,
+                accept_loss=self._accept_loss,
+            )
+            try:
+                writer.take_over()
+            except FencedError as exc:
+                self._fenced(partition, epoch, exc)
+                continue
+            self._writers[partition] = writer
+            self._epochs[partition] = epoch
+
+    def _write(self, partition: int, writer: PartitionWriter, *, everything: bool = False) -> None:
+        try:
+            writer.write(self._clock.monotonic_s(), everything=everything)
+        except FencedError as exc:
+            self._fenced(partition, self._epochs[partition], exc)
+        except (UnreachableError, StoppedError):
+            # The log or the partition went away in the middle: a new writer will take over.
+            self._drop(partition)
+            self._epochs.pop(partition)
+            raise
+        else:
+            self._source.report({partition: writer.position})
+
+    def _fenced(self, partition: int, epoch: int, exc: FencedError) -> None:
+        """Leave a partition to its new owner, until the group gives it to us again."""
+        if not self._source.shared:
+            raise exc
+        _log.warning("%s", exc)
+        self._gone.fenced += 1
+        self._drop(partition)
+        self._epochs[partition] = epoch
+
+    def _relieve(self) -> None:
+        """Keep the sum of all buffers bounded: the largest goes first, whole or not."""
+        while self._writers:
+            if sum(w.buffered_bytes for w in self._writers.values()) < self._max_buffered_bytes:
+                return
+            partition, writer = max(self._writers.items(), key=lambda item: item[1].buffered_bytes)
+            self._write(partition, writer)
+
+    def _at(self, writer: PartitionWriter, ends: Mapping[int, int]) -> bool:
+        end = ends.get(writer.partition)
+        return end is not None and self._source.reached(writer.partition, writer.position, end)
+
+    def _drained(self, ends: Mapping[int, int]) -> bool:
+        """Whether every partition that is still ours is stored up to its end."""
+        assigned = self._source.assignment()
+        ours = [p for p in ends if p in assigned]
+        return all(
+            p in self._writers
+            and not self._writers[p].buffered
+            and self._at(self._writers[p], ends)
+            for p in ours
+        )
+
+    def _measure_lag(self) -> None:
+        now_s = time.monotonic()
+        if now_s - self._lag_at_s < _LAG_EVERY_S:
+            return
+        self._lag_at_s = now_s
+        self._lag = {
+            p: max(0, self._source.end_offset(p) - w.position) for p, w in self._writers.items()
+        }
+
+    def _drop(self, partition: int) -> None:
+        writer = self._writers.pop(partition, None)
+        if writer is not None:
+            _add(self._gone, writer.stats)
+
+    def _finish(self) -> SinkStats:
+        """Insert whole checkpoints if the store answers at once; the next start reads the rest."""
+        for partition, writer in list(self._writers.items()):
+            try:
+                if writer.due_in_s(self._clock.monotonic_s()) is not None:
+                    self._write(partition, writer)
+            except (UnreachableError, StoppedError) as exc:
+                _log.warning("partition %d is left for the next start: %s", partition, exc)
+            self._drop(partition)
+        return self.stats
+
+
+def _add(total: SinkStats, stats: WriterStats) -> None:
+    total.events += stats.events
+    total.records += stats.records
+    total.inserts += stats.inserts
+    total.rebuilds += stats.rebuilds
+    total.bytes += stats.bytes
+    total.quarantined += sum(stats.quarantined.values())
+    total.lost_origins += stats.lost_origins
+    total.visible_us = max(total.visible_us, stats.visible_us)
+    total.worst_visible_us = max(total.worst_visible_us, stats.worst_visible_us)
