@@ -113,7 +113,7 @@ def split(sql: str) -> Iterator[str]:
 
 
 def shipped() -> tuple[SqlFile, ...]:
-    """This version's migrations in order; ``ConfigError`` if a number is missing or double."""
+    """The migrations of this version in order; ``ConfigError`` if a number is missing or double."""
     folder = resources.files("callmeter_sinks.clickhouse") / "migrations"
     files = []
     for entry in folder.iterdir():

@@ -1,0 +1,28 @@
+"""Questions to the store, typed, with bound values only."""
+
+from __future__ import annotations
+
+from callmeter_sinks.queries.books import DeadLetter, Gap, SourceRow
+from callmeter_sinks.queries.calls import CallRow, ErrorRow, Span, Trace
+from callmeter_sinks.queries.experiments import CatalogEntry, ExperimentRow, Series
+from callmeter_sinks.queries.facade import Queries
+from callmeter_sinks.queries.usage import Figures, OperationRow, Report, ReportRow, UsageRow
+
+__all__ = [
+    "CallRow",
+    "CatalogEntry",
+    "DeadLetter",
+    "ErrorRow",
+    "ExperimentRow",
+    "Figures",
+    "Gap",
+    "OperationRow",
+    "Queries",
+    "Report",
+    "ReportRow",
+    "Series",
+    "SourceRow",
+    "Span",
+    "Trace",
+    "UsageRow",
+]

@@ -1,0 +1,193 @@
+"""``Queries``: every question the store answers, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from callmeter_sinks.clickhouse.store import Store
+from callmeter_sinks.queries import books
+from callmeter_sinks.queries import calls as single
+from callmeter_sinks.queries import experiments as runs
+from callmeter_sinks.queries import usage as sums
+from callmeter_sinks.queries.dimensions import Filters
+from callmeter_sinks.queries.sources import Question
+
+
+class Queries:
+    """Typed questions to a store; blocks; safe from any thread that the store is safe from.
+
+    Common arguments: ``since`` and ``until`` are aware datetimes of a half-open period in event
+    time (the start of a call), None for without end; ``project`` limits to one project; ``filters``
+    maps a dimension to the value or values wanted. Dimensions: project, environment, service,
+    provider, model, operation, phase, status, minute, hour, day; from single calls also user,
+    session, program, node, name, response_model, error_type, finish_reason, service_tier,
+    cost_source, price_version, ``tag:KEY`` and ``attribute:KEY``. Unknown figures are None. Every
+    value is bound.
+
+    Raises ``UsageError`` for a question that makes no sense, and the errors of the store.
+
+    >>> Queries(store).report(by=["model"], top=5).rows  # doctest: +SKIP
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def report(
+        self,
+        by: Sequence[str] = ("model",),
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        project: str | None = None,
+        filters: Filters | None = None,
+        top: int | None = None,
+        order: str | None = None,
+    ) -> sums.Report:
+        """Calls, tokens, cost and latency by dimensions, with totals over all groups.
+
+        Read from rollups (whole minutes: the period is widened to them, see ``Report.since``), or
+        from single calls if a dimension asks for it. ``order`` is a measure or a dimension,
+        descending with a leading ``-``; without it windows ascend, then the costliest come first.
+        ``top`` keeps that many rows; the totals stay whole.
+        """
+        asked = Question.of(by, since=since, until=until, project=project, filters=filters)
+        return sums.report(self.store, asked, top=top, order=order)
+
+    def usage(
+        self,
+        by: Sequence[str] = ("model",),
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        project: str | None = None,
+        filters: Filters | None = None,
+    ) -> list[sums.UsageRow]:
+        """How much of each unit (input, output, cache_read, image, …) was used, by dimensions."""
+        asked = Question.of(by, since=since, until=until, project=project, filters=filters)
+        return sums.usage(self.store, asked)
+
+    def operations(
+        self,
+        by: Sequence[str] = ("operation",),
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        project: str | None = None,
+        filters: Filters | None = None,
+    ) -> list[sums.OperationRow]:
+        """Programs, nodes, tools: what is no model call, counted apart. From rollups."""
+        asked = Question.of(by, since=since, until=until, project=project, filters=filters)
+        return sums.operations(self.store, asked)
+
+    def calls(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        project: str | None = None,
+        filters: Filters | None = None,
+        limit: int = 100,
+        before: datetime | None = None,
+    ) -> list[single.CallRow]:
+        """Single operations, newest first; ``before`` the last row's start gives the next page."""
+        return single.calls(
+            self.store, since=since, until=until, project=project, filters=filters,
+            limit=limit, before=before,
+        )  # fmt: skip
+
+    def errors(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        project: str | None = None,
+        filters: Filters | None = None,
+        limit: int = 100,
+    ) -> list[single.ErrorRow]:
+        """Failed calls by provider, model, status, error type and HTTP status, with an example."""
+        return single.errors(
+            self.store, since=since, until=until, project=project, filters=filters, limit=limit
+        )
+
+    def trace(self, trace_id: str, *, project: str | None = None) -> single.Trace:
+        """The tree of one trace (32 hex digits), operations that are still open included."""
+        return single.trace(self.store, trace_id, project=project)
+
+    def series(
+        self,
+        name: str,
+        *,
+        experiment: str | None = None,
+        project: str | None = None,
+        labels: Sequence[str] = (),
+        since: datetime | None = None,
+        until: datetime | None = None,
+        order: runs.SeriesOrder = "step",
+        descending: bool = False,
+        limit: int = 100_000,
+    ) -> runs.Series:
+        """Points of a metric, as steps, timestamps and values of equal length.
+
+        ``labels`` are filters, each ``key`` (the label is there) or ``key=value``.
+        """
+        return runs.series(
+            self.store, name, experiment=experiment, project=project, labels=labels, since=since,
+            until=until, order=order, descending=descending, limit=limit,
+        )  # fmt: skip
+
+    def catalog(
+        self, *, project: str | None = None, experiments: Sequence[str] = ()
+    ) -> list[runs.CatalogEntry]:
+        """Metric names, label keys and metadata keys by experiment: up to 64, the newest first."""
+        return runs.catalog(self.store, project=project, experiments=experiments)
+
+    def experiments(
+        self,
+        *,
+        project: str | None = None,
+        metadata: Sequence[str] = (),
+        text: str | None = None,
+        limit: int = 100,
+    ) -> list[runs.ExperimentRow]:
+        """Experiments, the newest first.
+
+        ``metadata`` are filters, each ``key`` or ``key=value``; ``text`` is looked for in the
+        description and in annotations, ignoring case.
+        """
+        return runs.experiments(
+            self.store, project=project, metadata=metadata, text=text, limit=limit
+        )
+
+    def gaps(
+        self,
+        *,
+        project: str | None = None,
+        source: str | None = None,
+        since: datetime | None = None,
+    ) -> list[books.Gap]:
+        """Envelopes that never arrived: holes in the sequence numbers of each source.
+
+        ``since`` is log time: only sources heard from since then.
+        """
+        return books.gaps(self.store, project=project, source=source, since=since)
+
+    def sources(
+        self, *, project: str | None = None, since: datetime | None = None
+    ) -> list[books.SourceRow]:
+        """Producers by the counters of their headers: what they accepted, what arrived, drops."""
+        return books.sources(self.store, project=project, since=since)
+
+    def dead_letters(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        project: str | None = None,
+        reason: str | None = None,
+        limit: int = 100,
+    ) -> list[books.DeadLetter]:
+        """Refused lines and envelopes, newest first; the period is log time."""
+        return books.dead_letters(
+            self.store, since=since, until=until, project=project, reason=reason, limit=limit
+        )

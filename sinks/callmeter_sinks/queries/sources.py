@@ -1,0 +1,143 @@
+"""Where figures are read from: rollups cut to the period, or the raw tables, as one SQL shape."""
+
+# ruff: noqa: S608 - only text of this package is put together; every value is bound
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from callmeter_sinks.queries.dimensions import (
+    MODEL_OPERATIONS_SQL,
+    RAW_DIMENSIONS,
+    ROLLUP_DIMENSIONS,
+    Binding,
+    Dimension,
+    Filters,
+    Period,
+    dimension,
+    dimensions,
+    epoch_us,
+    filter_sql,
+    segments,
+    with_project,
+)
+
+#: Columns of the sums, in the order of the figures made from them.
+SUMS = (
+    "calls",
+    "attempts",
+    "failures",
+    "input_tokens",
+    "output_tokens",
+    "cost",
+    "unpriced",
+    "usage_unknown",
+)
+IS_CALL = f"operation IN {MODEL_OPERATIONS_SQL}"
+
+#: Columns that calls and costs share, and those that calls alone have.
+_SHARED = (*ROLLUP_DIMENSIONS, "user", "session", "program", "cost_source", "price_version")
+_CALLS_ONLY = tuple(name for name in RAW_DIMENSIONS if name not in _SHARED)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Which groups, of what, in which period."""
+
+    dims: Sequence[Dimension]
+    period: Period
+    filters: Filters
+
+    @classmethod
+    def of(
+        cls,
+        by: Iterable[str] = (),
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        project: str | None = None,
+        filters: Filters | None = None,
+    ) -> Question:
+        """From what a user typed; ``UsageError`` says what is wrong with it.
+
+        The period is widened to whole minutes if rollups will answer.
+        """
+        period = Period.of(since, until)
+        asked = cls(dimensions(by), period, with_project(filters, project))
+        return asked if asked.raw else cls(asked.dims, period.in_minutes(), asked.filters)
+
+    @property
+    def raw(self) -> bool:
+        """Whether single calls must be read, because rollups lack a dimension."""
+        named = [dimension(name) for name in self.filters]
+        return any(dim.needs_calls for dim in (*self.dims, *named))
+
+    def ungrouped(self) -> Question:
+        """The same question over everything at once."""
+        return Question((), self.period, self.filters)
+
+    def sums_sql(self, binding: Binding) -> str:
+        """Rows with the dimensions asked for, ``start``, ``usage`` and the columns of ``SUMS``."""
+        if self.raw:
+            return f"{self._calls(binding)} UNION ALL {self._costs(binding)}"
+        # Rows of programs, nodes and tools hold no figure of a report, but for money put on them.
+        sums = ", ".join(
+            f"r.{name} AS {name}" if name == "cost" else f"if({IS_CALL}, r.{name}, 0) AS {name}"
+            for name in SUMS
+        )
+        measures = f"{sums}, if({IS_CALL}, r.usage, map()) AS usage"
+        return self.rollups_sql("rollup", measures, f"({IS_CALL} OR r.cost != 0)", binding)
+
+    def durations_sql(self, binding: Binding) -> str:
+        """Rows with the dimensions, ``start`` and ``latency``: a histogram, or one value if raw."""
+        if self.raw:
+            return f"SELECT * FROM ({self._calls(binding)}) WHERE latency_us IS NOT NULL"
+        return self.rollups_sql("hist", "r.latency AS latency", IS_CALL, binding)
+
+    def rollups_sql(self, table: str, measures: str, condition: str, binding: Binding) -> str:
+        """UNION ALL of the parts of the period, each from the coarsest rollup that fits."""
+        used = {dim.name for dim in self.dims} | set(self.filters) | {"operation"}
+        columns = ", ".join(f"r.{name} AS {name}" for name in ROLLUP_DIMENSIONS if name in used)
+        windows = [dim.name for dim in self.dims if dim.kind == "window"]
+        parts = []
+        for part in segments(self.period, windows):
+            where = [condition, *filter_sql(self.filters, binding)]
+            for moment, comparison in ((part.since, ">="), (part.until, "<")):
+                if moment is not None:
+                    seconds = binding.add(epoch_us(moment) // 1_000_000, "UInt32")
+                    where.append(f"r.start {comparison} toDateTime({seconds}, 'UTC')")
+            parts.append(
+                f"SELECT r.start AS start, {columns}, {measures} "
+                f"FROM {table}_{part.suffix} AS r WHERE {' AND '.join(where)}"
+            )
+        return " UNION ALL ".join(parts)
+
+    def _calls(self, binding: Binding) -> str:
+        where = [
+            IS_CALL,
+            *self.period.sql("started_at", binding),
+            *filter_sql(self.filters, binding),
+        ]
+        return (
+            f"SELECT {', '.join((*_SHARED, *_CALLS_ONLY))}, tags, attributes, "
+            "toDateTime(started_at, 'UTC') AS start, latency_us, toUInt64(1) AS calls, "
+            "toUInt64(attempts) AS attempts, toUInt64(status != 'ok') AS failures, "
+            "ifNull(input_tokens, 0) AS input_tokens, ifNull(output_tokens, 0) AS output_tokens, "
+            "ifNull(cost, 0) AS cost, toUInt64(unpriced) AS unpriced, "
+            "toUInt64(usage_unknown) AS usage_unknown, "
+            f"CAST(usage, 'Map(String, UInt64)') AS usage FROM calls WHERE {' AND '.join(where)}"
+        )
+
+    def _costs(self, binding: Binding) -> str:
+        where = [*self.period.sql("started_at", binding), *filter_sql(self.filters, binding)]
+        absent = ", ".join(f"'' AS {name}" for name in _CALLS_ONLY)
+        nothing = ", ".join("cost" if name == "cost" else f"toUInt64(0) AS {name}" for name in SUMS)
+        return (
+            f"SELECT {', '.join(_SHARED)}, {absent}, tags, "
+            "CAST(map(), 'Map(LowCardinality(String), String)') AS attributes, "
+            f"toDateTime(started_at, 'UTC') AS start, NULL AS latency_us, {nothing}, "
+            "CAST(map(), 'Map(String, UInt64)') AS usage "
+            f"FROM costs WHERE {' AND '.join(where) or '1'}"
+        )
