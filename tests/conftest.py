@@ -1,3 +1,9 @@
 """Plugins for every test; fixtures live in ``tests/support``."""
 
-pytest_plugins = ["pytester", "support.acceptance", "support.kafka_server", "support.skipped"]
+pytest_plugins = [
+    "pytester",
+    "support.acceptance",
+    "support.chaos",
+    "support.kafka_server",
+    "support.skipped",
+]
