@@ -42,6 +42,6 @@ class OriginSequence:
 
     def resume_at(self, record: Metered) -> None:
         """Take the record as the next one: what lay between is lost and was accepted as lost."""
-        self.next = record.first if record.type == "envelope" else record.last + 1
-        self.began = None
-        self._part = record.part
+        self.next = record.last + 1
+        self.began = self.next if record.ends_checkpoint else None
+        self._part = 0 if record.ends_checkpoint else record.part + 1

@@ -28,6 +28,7 @@ import threading
 import uuid
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 
 from callmeter.clock import Clock
 from callmeter.log.record import LogRecord
@@ -44,6 +45,7 @@ from callmeter_sinks.intents import Books, Claim, Intent
 from callmeter_sinks.origins import OriginSequence
 from callmeter_sinks.probe import find_refused
 from callmeter_sinks.ranges import Piece, Range, RangeBuffer, RangeLimits
+from callmeter_sinks.retract import retract
 from callmeter_sinks.rows import (
     LANDING_COLUMNS,
     ForeignRecordError,
@@ -184,6 +186,7 @@ class PartitionWriter:
             except PermanentStoreError as refusal:
                 self._set_aside(records, refusal)
                 continue
+            self._retract(rng)
             self._count(rng, records, len(block))
             return
 
@@ -201,6 +204,13 @@ class PartitionWriter:
             raise refusal  # the store refuses everything, or nothing but the whole: not the records
         for record, error in refused:
             self._quarantine(record.offset, record.value, record.first, error)
+
+    def _retract(self, rng: Range) -> None:
+        """Nothing of a quarantined record stays, even if an earlier writer died before this."""
+        for record in rng.records():
+            if record.offset in self._left_out:
+                again = partial(retract, self._store, self.partition, record)
+                self._patience.until_answered(again)
 
     # Reading
 

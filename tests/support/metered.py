@@ -1,7 +1,7 @@
 """Metered records made up by a seed, with the truth about them: what a store must hold afterwards.
 
-Written from docs/reference/formats.md alone, without the meter, so that the sink's tests would notice
-if meter and sink agreed on something the contract does not say.
+Written from docs/reference/formats.md alone, without the meter, so that the sink's tests would
+notice if meter and sink agreed on something the contract does not say.
 """
 
 from __future__ import annotations
