@@ -121,6 +121,9 @@ def test_a_tier_holds_for_all_tokens_strictly_above_its_threshold(count, price):
         "output": Rate(Fraction(2), (Tier(200, Fraction(3)),)),
     }
     pricer = Pricer(book(Period(tiered)))
+    parts = pricer.parts("acme", "m", DAY_1, {"input": count, "output": 7})
+    assert parts is not None
+    assert (parts.input_pico, parts.output_pico) == (count * price, 7 * (2 if count <= 200 else 3))
     assert cost(pricer, {"input": count, "output": 7}) == count * price + 7 * (
         2 if count <= 200 else 3
     )
@@ -273,6 +276,14 @@ def test_parts_add_up_and_order_of_units_does_not_matter(usage, priced, price):
 @given(st.integers(-(10**30), 10**30), st.integers(1, 10**15))
 def test_half_even(numerator, denominator):
     assert divide_half_even(numerator, denominator) == round(Fraction(numerator, denominator))
+
+
+@pytest.mark.parametrize(
+    ("count", "cost_pico"),
+    [(0, 0), (1, 0), (2, 1), (3, 2), (5, 2), (6, 3), (7, 4), (9, 4), (11, 6)],
+)
+def test_half_a_pico_goes_to_the_even_one(count, cost_pico):
+    assert Card({"input": Rate(Fraction(1, 2))}, {}).cost({"input": count}) == cost_pico
 
 
 def test_memory_is_bounded_whatever_names_and_units_arrive(monkeypatch):
