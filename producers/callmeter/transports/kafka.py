@@ -82,7 +82,7 @@ class KafkaTransport:
     def __init__(self, settings: KafkaSettings, options: TransportOptions) -> None:
         self._display = settings.display
         self._client_kwargs = settings.client_kwargs()
-        self._topic = EVENTS.full(settings.prefix)
+        self.topic = EVENTS.full(settings.prefix)
         self._compression = _compression(options.compression)
         self._timeout_s = options.timeout_s
         self._batch_bytes = BATCH_BYTES
@@ -227,10 +227,10 @@ class KafkaTransport:
         async with asyncio.timeout(self._timeout_s):
             await producer.start()
             cluster = await producer.client.fetch_all_metadata()
-        found = cluster.partitions_for_topic(self._topic)
+        found = cluster.partitions_for_topic(self.topic)
         if not found:
             raise SessionError(
-                f"{self._display} has no topic {self._topic}: run `callmeter topics apply`"
+                f"{self._display} has no topic {self.topic}: run `callmeter topics apply`"
             )
         return len(found)
 
@@ -254,7 +254,7 @@ class KafkaTransport:
         partition = partition_for(key, session.partitions)
         try:
             sent = await session.producer.send(
-                self._topic, envelope.data, key=key, partition=partition
+                self.topic, envelope.data, key=key, partition=partition
             )
         except _TOO_LARGE as exc:  # larger than any request; nothing was sent
             deadline.cancel()
