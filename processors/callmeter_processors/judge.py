@@ -59,10 +59,12 @@ def open_envelope(value: bytes, key: bytes | None) -> Opened:
 
 
 def judge_envelope(
-    header: Header, value: bytes, log_ts_us: int, limits: MeterLimits
+    header: Header, size: int, lines: int, log_ts_us: int, limits: MeterLimits
 ) -> Refusal | None:
-    """Whether an envelope with a good header passes as a whole; None if it does."""
-    size = len(value)
+    """Whether an envelope with a good header passes as a whole; None if it does.
+
+    ``size`` is in bytes; ``lines`` are counted without the header.
+    """
     if header.v != FORMAT_VERSION:
         return Refusal(
             RefusedReason.NEWER_FORMAT,
@@ -76,7 +78,6 @@ def judge_envelope(
         return Refusal(
             RefusedReason.TOO_LARGE, f"{size} bytes, at most {limits.max_bytes} are allowed"
         )
-    lines = value.count(b"\n") + (not value.endswith(b"\n")) - 1
     if header.n != lines:
         return Refusal(
             RefusedReason.COUNT_MISMATCH,

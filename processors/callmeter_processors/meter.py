@@ -71,7 +71,11 @@ class PartitionMeter:
             self._duplicates += 1
             self._emit(record, header, Verdict.DUPLICATE)
             return
-        refusal = opened.refusal or judge_envelope(header, value, record.timestamp_us, self._limits)
+        # What is too large is refused by its size; its lines need no splitting.
+        lines = split_lines(value) if len(value) <= self._limits.max_bytes else []
+        refusal = opened.refusal or judge_envelope(
+            header, len(value), len(lines) - 1, record.timestamp_us, self._limits
+        )
         if refusal is None and seen is Seen.GIVEN_UP:
             refusal = Refusal(RefusedReason.TOO_LATE, "header field 'seq' is in a gap given up")
         if refusal is not None:
@@ -79,10 +83,10 @@ class PartitionMeter:
             letter = refused(refusal, value, self._limits)
             self._emit(record, header, Verdict.REFUSED, refusal, [letter])
             return
-        lines = judge_lines(split_lines(value), record.timestamp_us, self._limits)
-        self._fold.add(header, lines)
+        judged = judge_lines(lines, record.timestamp_us, self._limits)
+        self._fold.add(header, judged)
         # Open calls (begin, end, heartbeat) will be told of these lines here.
-        self._emit(record, header, Verdict.ACCEPTED, None, lines)
+        self._emit(record, header, Verdict.ACCEPTED, None, judged)
 
     def _take(self, opened: Opened, now_us: int) -> Seen | None:
         """What the envelope's seq is to its source; None where the header does not tell it.

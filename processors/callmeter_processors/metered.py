@@ -49,7 +49,7 @@ def metered_header(
 
 def encode_metered(header: MeteredHeader, lines: Sequence[Struct]) -> bytes:
     """A metered record's bytes: header and lines, each ended by a newline."""
-    return _encoder.encode(header) + b"\n" + _encoder.encode_lines(lines)
+    return _encoder.encode_lines([header, *lines])
 
 
 def encode_deltas(

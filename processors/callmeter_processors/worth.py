@@ -33,8 +33,8 @@ class Pricer(Protocol):
     """Prices calls; ``callmeter.pricing.Pricer`` is one.
 
     Called once for each model call with usage and without an explicit cost, on the meter's thread.
-    Pure: the same arguments give the same answer for the meter's life. None means no known price.
-    Never raises on a producer's values.
+    None means no known price. Does no I/O and never raises on a producer's values. The answer may
+    change when another book comes into force: what was committed stays as it was priced.
     """
 
     def price(
