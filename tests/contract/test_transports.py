@@ -201,9 +201,7 @@ def test_a_transport_that_was_never_opened_closes(backend: Backend) -> None:
     backend.open().close(0.1)
 
 
-@pytest.fixture(
-    params=["http", "https", "kafka", "jsonl"]
-)
+@pytest.fixture(params=["http", "https", "kafka", "jsonl"])
 def away(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A URL where nobody answers."""
     if request.param == "jsonl":

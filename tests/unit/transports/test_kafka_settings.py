@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from callmeter.errors import ConfigError
 from callmeter.log.kafka_settings import KafkaSettings
 
