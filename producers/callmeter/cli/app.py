@@ -109,7 +109,7 @@ def run(argv: Sequence[str]) -> int:
         # The reader (head, less) has gone; further writes at exit must not fail loudly.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _PIPE_CLOSED
-    except Exception as exc:
+    except Exception as exc:  # noqa: BLE001  # the last stop: whatever it is, it becomes exit 70
         return _bug(exc)
 
 

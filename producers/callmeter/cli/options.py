@@ -14,11 +14,13 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_DIR = "./.callmeter"
+#: The Monitor hook's default, so that hook works untouched.
+DEFAULT_PORT = 4248
 _AGO = re.compile(r"(\d+)([smhdw])\Z")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-def _set_level(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+def _set_level(_ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if value:
         logging.getLogger("callmeter").setLevel(logging.DEBUG)
 
@@ -54,12 +56,40 @@ def store(command: F) -> F:
     )(command)  # fmt: skip
 
 
-def kafka(command: F, *, required: bool = False) -> F:
-    """``--kafka``: the broker."""
+def kafka(command: F) -> F:
+    """``--kafka``: the broker, where it is one of several ways."""
+    return _kafka(required=False)(command)
+
+
+def required_kafka(command: F) -> F:
+    """``--kafka``: the broker, where nothing goes without it."""
+    return _kafka(required=True)(command)
+
+
+def _kafka(*, required: bool) -> Callable[[F], F]:
     return click.option(
         "--kafka", "kafka_url", envvar="CALLMETER_KAFKA", default=None, metavar="URL",
         required=required, help="Kafka: kafka://host:port[,host:port], or kafka+ssl://….",
+    )  # fmt: skip
+
+
+def listening(command: F) -> F:
+    """``--host``, ``--port`` and the keys of whatever serves the collector's routes."""
+    command = click.option(
+        "--read-key", "read_keys", multiple=True, envvar="CALLMETER_READ_KEYS",
+        metavar="KEY[:PROJECT]", help="API key that may read. Repeatable.",
     )(command)  # fmt: skip
+    command = click.option(
+        "--key", "api_keys", multiple=True, envvar="CALLMETER_KEYS", metavar="KEY:PROJECT",
+        help="API key that may write to these projects; needed beyond loopback. Repeatable.",
+    )(command)  # fmt: skip
+    command = click.option(
+        "--port", default=DEFAULT_PORT, show_default=True, type=click.IntRange(0, 65535),
+        help="Port to listen on; 0 takes a free one.",
+    )(command)  # fmt: skip
+    return click.option(
+        "--host", default="127.0.0.1", show_default=True, help="Address to listen on."
+    )(command)
 
 
 def formats(command: F) -> F:

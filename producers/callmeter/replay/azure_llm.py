@@ -1,8 +1,8 @@
 """Reads Azure LLM inference traces (Azure/AzurePublicDataset, CC-BY 4.0) as calls.
 
-Columns: ``TIMESTAMP`` (UTC, up to 7 decimals), ``ContextTokens``, ``GeneratedTokens``. The trace has no
-latencies: they stay unknown. Every line becomes one event, a broken line an ``input_error`` that the
-meter makes a dead letter, so no line disappears.
+Columns: ``TIMESTAMP`` (UTC, up to 7 decimals), ``ContextTokens``, ``GeneratedTokens``. The trace
+has no latencies: they stay unknown. Every line becomes one event, a broken line an ``input_error``
+that the meter makes a dead letter, so no line disappears.
 """
 
 from __future__ import annotations

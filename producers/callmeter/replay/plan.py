@@ -35,7 +35,7 @@ class Plan:
 def plan_trace(
     path: Path, *, provider: str, model: str, origin: dict[str, str], again: bool, clock: Clock
 ) -> Plan:
-    """The plan of an Azure LLM trace. Same file and options, same source; ``again`` makes a new one.
+    """The plan of an Azure LLM trace: same file and options, same source; ``again``: a new one.
 
     Raises ``DataError`` if the file cannot be read or has other columns; nothing is sent then.
     """

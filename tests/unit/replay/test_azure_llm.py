@@ -21,7 +21,9 @@ def read(path: Path, salt: str = "") -> list[dict[str, object]]:
 
 def test_a_line_without_a_final_newline_counts(tmp_path: Path) -> None:
     file = tmp_path / "t.csv"
-    file.write_text(HEADER + "2023-11-16 18:15:46.6805900,374,44\n2023-11-16 18:15:50.9951690,396,109")
+    file.write_text(
+        HEADER + "2023-11-16 18:15:46.6805900,374,44\n2023-11-16 18:15:50.9951690,396,109"
+    )
     first, second = read(file)
     assert first["started_us"] == 1_700_158_546_680_590
     assert first["usage"] == {"input": 374, "output": 44}

@@ -18,7 +18,11 @@ from callmeter.transports.protocol import Delivery, Outcome, Report, Sealed
 ORIGIN = Origin(source="01890a5d-ac96-8cba-8c6c-1f2e3d4c5b6a", project="demo")
 
 
-@given(st.lists(st.binary(min_size=1, max_size=2000).map(lambda b: b'{"kind":"' + b.hex().encode() + b'"}')))
+@given(
+    st.lists(
+        st.binary(min_size=1, max_size=2000).map(lambda b: b'{"kind":"' + b.hex().encode() + b'"}')
+    )
+)
 def test_cutting_keeps_every_line_in_order(lines: list[bytes]) -> None:
     envelopes = list(cut(lines, ORIGIN, ManualClock()))
     headers = [decode_header(split_lines(e.data)[0]) for e in envelopes]
@@ -88,9 +92,7 @@ def test_what_must_be_sent_again_is_sent_again() -> None:
 
 def test_a_refusal_is_kept_and_the_rest_goes_on() -> None:
     clock = ManualClock()
-    transport = Scripted(
-        clock, lambda e, _: Outcome.REFUSED if e.seq == 1 else Outcome.DELIVERED
-    )
+    transport = Scripted(clock, lambda e, _: Outcome.REFUSED if e.seq == 1 else Outcome.DELIVERED)
     sent = send_all(transport, envelopes(4), clock=clock)
     assert sent.envelopes == 3
     assert [r.envelope.seq for r in sent.refused] == [1]

@@ -1,0 +1,48 @@
+"""``callmeter up``: everything in one process until Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+
+import click
+
+from callmeter.cli import options
+from callmeter.embedded import Embedded, EmbeddedOptions
+
+_CHECK_S = 0.5
+
+
+@click.command(name="up")
+@options.directory
+@options.listening
+@options.verbosity
+def command(
+    directory: Path | None,
+    host: str,
+    port: int,
+    api_keys: tuple[str, ...],
+    read_keys: tuple[str, ...],
+    quiet: bool,
+) -> None:
+    r"""Run the whole pipeline in this process: collector, log, meter, sink and store.
+
+    What the collector acknowledged is on disk. A kill -9 loses nothing: the next `up` goes on.
+    Reports can be asked for while it runs.
+
+    \b
+    Example: callmeter up          (then, in your program: callmeter.init())
+    """
+    home = directory or Path(options.DEFAULT_DIR)
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    settings = EmbeddedOptions(host=host, port=port, api_keys=api_keys, read_keys=read_keys)
+    with Embedded(home, settings) as pipeline:
+        if not quiet:
+            click.echo(f"callmeter is up: send to {pipeline.url}, data in {home}; Ctrl-C stops it")
+        while not stopping.wait(_CHECK_S):
+            pipeline.check()
+        if not quiet:
+            click.echo("stopping: what was acknowledged is being stored")

@@ -1,0 +1,176 @@
+"""The whole pipeline in one process: collector, log, meter, sink and store under one directory.
+
+    DIR/lock        who owns the directory (flock, with the pid)
+    DIR/log.db      the log: topics, state and positions in one SQLite file
+    DIR/store/      ClickHouse's data, opened in this process
+    DIR/running     where the owner serves: JSON with pid, url and store_url
+
+This module and the command line alone see all three packages.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import msgspec
+
+from callmeter.log.dirlock import DirectoryLock
+from callmeter.schema.topics import EMBEDDED_PARTITIONS
+
+if TYPE_CHECKING:
+    from callmeter.log.sqlite_log import SqliteLog
+    from callmeter_sinks.clickhouse.store import Store
+
+LOG_FILE = "log.db"
+STORE_DIRECTORY = "store"
+RUNNING_FILE = "running"
+_PRICES_S = 2.0
+
+
+class Running(msgspec.Struct):
+    """What ``DIR/running`` says of the process that owns the directory."""
+
+    pid: int
+    url: str
+    store_url: str
+
+
+def running(directory: Path) -> Running | None:
+    """The living owner of a data directory, or None. Nothing is made or changed."""
+    if not DirectoryLock(directory).held_by_another():
+        return None
+    with suppress(OSError, msgspec.DecodeError):  # still starting: there is no file yet
+        return msgspec.json.decode((directory / RUNNING_FILE).read_bytes(), type=Running)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedOptions:
+    """How the embedded form is set up. ``port`` 0 takes a free one."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    api_keys: tuple[str, ...] = ()
+    read_keys: tuple[str, ...] = ()
+    partitions: int = EMBEDDED_PARTITIONS
+
+
+class Embedded:
+    """The pipeline over one directory, as a context manager.
+
+    ``start`` returns when the collector answers; ``stop`` drains: what the collector acknowledged
+    is in the store when it returns. ``check`` raises what made a part fail. After a kill -9 the next
+    start goes on where the log stands.
+
+    >>> with Embedded(Path("./.callmeter")) as pipeline:  # doctest: +SKIP
+    ...     callmeter.init(pipeline.url, project="mine")
+    """
+
+    url: str
+    store: Store
+
+    def __init__(self, directory: Path, settings: EmbeddedOptions | None = None) -> None:
+        self.directory = directory
+        self._settings = settings or EmbeddedOptions()
+        self._stack = ExitStack()
+        self._parts: list[Callable[[], BaseException | None]] = []
+
+    def start(self) -> None:
+        """Start every part; if one cannot start, those before it are stopped and it raises."""
+        try:
+            self._start()
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def stop(self) -> None:
+        """Stop in the order of the flow, each part after what feeds it; raises what failed."""
+        self._stack.close()
+
+    def check(self) -> None:
+        """Raise what made a part fail, if one has."""
+        for failed in self._parts:
+            exc = failed()
+            if exc is not None:
+                raise exc
+
+    def _start(self) -> None:
+        from callmeter.collector.config import CollectorConfig
+        from callmeter.collector.keys import KeyRing
+        from callmeter.collector.thread import CollectorThread
+        from callmeter.log.sqlite_appender import SqliteAppender
+        from callmeter.log.sqlite_log import SqliteLog
+        from callmeter.pricing.watching import BookWatch
+        from callmeter_processors.meter import meter_factory
+        from callmeter_processors.runtime.local import LocalRuntime
+        from callmeter_sinks.clickhouse.migrate import migrate
+        from callmeter_sinks.clickhouse.shim import StoreServer
+        from callmeter_sinks.clickhouse.store import open_store
+        from callmeter_sinks.sink import Sink
+        from callmeter_sinks.source import SqliteSource
+        from callmeter_sinks.thread import SinkThread
+
+        # What is pushed later is closed first, so this is the flow backwards: store … collector.
+        push = self._stack.callback
+        settings = self._settings
+        self._stack.enter_context(DirectoryLock(self.directory))
+        running_file = self.directory / RUNNING_FILE
+        running_file.unlink(missing_ok=True)
+        log = SqliteLog(self.directory / LOG_FILE, partitions=settings.partitions)
+        push(log.close)
+        self.store = open_store(f"chdb:{self.directory / STORE_DIRECTORY}")
+        push(self.store.close)
+        migrate(self.store)
+        server = StoreServer(self.store)
+        push(server.stop)
+        server.start()
+        sink = SinkThread(lambda: Sink(self.store, SqliteSource(log)))
+        push(sink.stop)
+        sink.start()
+        prices = BookWatch(_published(log), lambda: _published(log), _PRICES_S)
+        prices.start()
+        push(prices.stop)
+        runtime = LocalRuntime(log, meter_factory(prices.pricer))
+        push(runtime.stop)
+        runtime.start()
+        push(runtime.drain)
+        keys = KeyRing.parse(settings.api_keys, settings.read_keys)
+        config = CollectorConfig(host=settings.host, port=settings.port, keys=keys)
+        collector = CollectorThread(SqliteAppender(log), config)
+        push(collector.stop)
+        collector.start()
+        self.url = collector.url
+        self._parts = [lambda: runtime.failed, lambda: sink.failed, lambda: collector.failed]
+        state = Running(pid=os.getpid(), url=self.url, store_url=server.url)
+        running_file.write_bytes(msgspec.json.encode(state))
+        push(running_file.unlink, missing_ok=True)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+def _published(log: SqliteLog) -> bytes:
+    """The published price book; the installed one is published on a log that has none."""
+    from callmeter.pricing import installed_book
+    from callmeter.pricing.live import BOOK_KEY, book_record
+
+    rows = log.rows("prices", 0)
+    if BOOK_KEY not in rows:
+        log.append([book_record(installed_book())])
+        rows = log.rows("prices", 0)
+    return rows[BOOK_KEY]
