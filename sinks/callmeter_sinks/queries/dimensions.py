@@ -195,6 +195,19 @@ def _ceil(moment: datetime, step: timedelta) -> datetime:
     return moment + (_EPOCH - moment) % step
 
 
+def later(
+    period: Period, kept_from: Mapping[str, datetime], tables: Iterable[str]
+) -> tuple[Period, datetime | None]:
+    """The part of a period in log time that retention left whole in every table.
+
+    With it the moment before which something may be gone, None if nothing of the period is.
+    """
+    floor = max((kept_from[name] for name in tables if name in kept_from), default=None)
+    if floor is None or (period.since is not None and period.since >= floor):
+        return period, None
+    return Period(floor, period.until), floor
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """A part of a period, read from the tables ``rollup_<suffix>`` and ``hist_<suffix>``."""

@@ -1,0 +1,1 @@
+"""What ``verify`` compares, one kind of comparison a module."""
