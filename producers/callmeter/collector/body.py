@@ -75,8 +75,8 @@ def _gunzip(body: bytes, limit: int) -> bytes:
 def _unzstd(body: bytes, limit: int) -> bytes:
     import zstandard
 
-    # A frame names the memory its decoder needs: no more than the limit is given.
-    decoder = zstandard.ZstdDecompressor(max_window_size=max(limit, 1 << 20))
+    # A frame names the memory its decoder needs; 8 MiB is what every decoder should give (RFC 8878).
+    decoder = zstandard.ZstdDecompressor(max_window_size=8 * 2**20)
     try:
         with decoder.stream_reader(io.BytesIO(body), read_across_frames=True) as reader:
             plain = reader.read(limit + 1)

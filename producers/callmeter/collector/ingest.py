@@ -132,10 +132,6 @@ def parse(body: bytes, max_envelope_bytes: int) -> list[Taken]:
             f"line {line}: {exc}",
             details={"line": line, "envelope": len(taken)},
         ) from None
-    if not taken:
-        raise ApiError(
-            400, RefusedReason.BAD_HEADER, "line 1: the body is empty", details={"line": 1}
-        )
     return taken
 
 
