@@ -1,0 +1,361 @@
+"""One call: the object a program holds while it runs, and the queue's item once it has ended.
+
+Everything here runs on the caller's thread, so it does ids, clocks and one append; ``encode`` turns
+what was noted down into an event later (docs/decisions/0002-hot-path.md has the measurements).
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping
+from contextvars import Token
+from decimal import Decimal
+from types import TracebackType
+from typing import Any, Self
+
+from callmeter.money import to_pico
+from callmeter.sdk.containment import CONTAINMENT
+from callmeter.sdk.context import FRAME, Frame, Labels, Root, restore
+from callmeter.sdk.freezing import freeze, freeze_map
+from callmeter.sdk.intake import Anchor, Intake
+
+#: Longest error text kept; more is cut on the caller's thread, so that no traceback is held.
+MAX_ERROR_CHARS = 1_000
+
+_is_tracked = gc.is_tracked
+_frame = FRAME.get
+_enter = FRAME.set
+_leave = FRAME.reset
+
+
+class Call:
+    """A model call, tool call or program run. Use it as a (sync or async) context manager.
+
+    Inside the block it is the parent of every call that starts there, in this task or thread.
+
+    >>> with callmeter.generation("answer", model="gpt-4o-mini", provider="openai") as call:
+    ...     reply = client.chat.completions.create(...)
+    ...     call.record(reply)
+    """
+
+    __slots__ = (
+        "_token",
+        "anchor",
+        "end_ns",
+        "extra",
+        "fields",
+        "intake",
+        "labels",
+        "name",
+        "parent",
+        "root",
+        "sampled",
+        "span",
+        "start_ns",
+        "units",
+    )
+
+    intake: Intake
+    name: str | None
+    #: Model, provider, operation and attributes, as given; never a mutable value of the caller's.
+    fields: dict[str, Any]
+    #: (input, output, other units), a map of units, or None: unknown.
+    units: Any
+    #: What is seldom given: inputs, outputs, tags, cost, estimate, error, first token, frame.
+    extra: dict[str, Any] | None
+    root: Root | None
+    span: int
+    parent: int | str | None
+    sampled: bool
+    labels: Labels
+    anchor: Anchor
+    start_ns: int
+    end_ns: int
+    _token: Token[Frame] | None
+
+    def __enter__(self) -> Self:
+        intake = self.intake
+        frame = _frame() if self.extra is None else self.extra.get("frame") or _frame()
+        self.span = intake.bits(62)
+        self.labels = frame.labels
+        root = frame.root
+        if root is None:
+            self.root = self
+            self.parent = None
+            self.sampled = intake.sample_rate >= 1.0 or intake.bits(32) < intake.sample_rate * 2**32
+        else:
+            self.root = root
+            self.parent = frame.span
+            self.sampled = frame.sampled
+        self._token = _enter(self)
+        if self.sampled:
+            intake.open[self] = None
+        self.anchor = intake.anchor
+        self.start_ns = intake.mono()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        intake = self.intake
+        self.end_ns = intake.mono()
+        token = self._token
+        if token is not None:
+            self._token = None
+            try:
+                _leave(token)
+            except ValueError:  # closed by another task or the garbage collector: see restore()
+                restore(token)
+        if exc is not None:
+            self.error(exc)
+        try:
+            del intake.open[self]
+        except KeyError:
+            self._not_open()
+            return
+        queue = intake.queue
+        queue.append(self)
+        if len(queue) >= intake.alarm:
+            intake.ring()
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.__exit__(kind, exc, tb)
+
+    def start(self) -> Self:
+        """Begin without becoming the parent of what follows: for calls that end elsewhere."""
+        self.__enter__()
+        if self._token is not None:
+            token, self._token = self._token, None
+            restore(token)
+        return self
+
+    def finish(self, exc: BaseException | None = None) -> None:
+        """End a call begun by ``start``; with an exception it has failed."""
+        self.__exit__(None if exc is None else type(exc), exc, None)
+
+    def usage(self, input: int = 0, output: int = 0, **units: int) -> None:  # noqa: A002
+        """What the call used: tokens in and out (all of them, cached ones included) and any other
+        unit, for example ``cache_read=``, ``reasoning=``, ``image=``. A later call replaces it."""
+        self.units = (input, output, units)
+
+    def set(self, /, **attributes: Any) -> None:
+        """Add attributes. ``user``, ``session``, ``node``, ``finish_reason``, ``response_model``,
+        ``service_tier``, ``http_status`` and ``attempts`` are fields of their own."""
+        if _is_tracked(attributes):
+            attributes = freeze_map(attributes)
+        self.fields.update(attributes)
+
+    def first_token(self) -> None:
+        """The first token has arrived; later ones change nothing."""
+        extra = self._extra()
+        if "first_ns" not in extra:
+            extra["first_ns"] = self.intake.mono()
+
+    def record(self, reply: Any) -> None:
+        """Read usage, model, finish reason and, if recorded, the output out of a provider's reply.
+
+        Objects and dicts of OpenAI, Azure, Anthropic, Bedrock, Gemini, Ollama, TGI, LangChain and
+        LiteLLM are understood. A reply without usage leaves the usage unknown.
+        """
+        try:
+            from callmeter.sdk.usage import read_reply
+
+            found = read_reply(reply)
+            if found.usage is not None:
+                self.units = found.usage
+            for name, value in found.fields.items():
+                self.fields.setdefault(name, value)
+            if self.intake.record_outputs:
+                self._extra()["outputs"] = freeze(reply if found.output is None else found.output)
+        except Exception as exc:  # noqa: BLE001  # a reply may be any object
+            CONTAINMENT.caught("Call.record", exc)
+
+    def inputs(self, value: Any) -> None:
+        """What the call was given; kept only if inputs are recorded."""
+        if self.intake.record_inputs:
+            self._extra()["inputs"] = freeze(value)
+
+    def output(self, value: Any) -> None:
+        """What the call answered; kept only if outputs are recorded."""
+        if self.intake.record_outputs:
+            self._extra()["outputs"] = freeze(value)
+
+    def cost(self, usd: Decimal | str | int, source: str = "provider") -> None:
+        """What the provider says this call costs, in USD; it is kept as reported.
+
+        A float is refused: money is ``Decimal``, ``str`` or ``int``.
+        """
+        try:
+            self._extra()["cost"] = (to_pico(usd), str(source))
+        except (TypeError, ValueError) as exc:
+            CONTAINMENT.caught("Call.cost", exc)
+
+    def error(self, exc: BaseException) -> None:
+        """The call has failed. Type, text and HTTP status are kept, the exception itself is not."""
+        try:
+            self._extra()["error"] = describe_error(exc)
+        except Exception as trouble:  # noqa: BLE001  # a user's __str__ may do anything
+            CONTAINMENT.caught("Call.error", trouble)
+
+    @property
+    def id(self) -> str:
+        """UUIDv7: milliseconds, 12 bits of the fraction (RFC 9562, 6.2 method 3), 62 random bits."""
+        digits = self.trace_digits
+        return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+    @property
+    def trace_digits(self) -> str:
+        """The call's id as 32 hex digits: what a trace that begins here is called."""
+        ms, rest = divmod(self.started_ns, 1_000_000)
+        return f"{ms:012x}7{rest * 4096 // 1_000_000:03x}{1 << 63 | self.span:016x}"
+
+    @property
+    def trace_id(self) -> str:
+        """32 hex digits, the id of the call that began the trace."""
+        root = self.root
+        return self.trace_digits if root is self or root is None else root.trace_id
+
+    @property
+    def span_id(self) -> str:
+        """16 hex digits: the low 8 bytes of the id."""
+        return f"{1 << 63 | self.span:016x}"
+
+    @property
+    def started_ns(self) -> int:
+        """Nanoseconds since the epoch; durations come from the monotonic clock alone."""
+        wall_ns, mono_ns = self.anchor
+        return wall_ns + self.start_ns - mono_ns
+
+    def _extra(self) -> dict[str, Any]:
+        extra = self.extra
+        if extra is None:
+            extra = self.extra = {}
+        return extra
+
+    def _not_open(self) -> None:
+        """Ended twice, ended in a forked child, sampled out, or after ``close``."""
+        intake = self.intake
+        if intake.closed:
+            intake.refuse()
+        elif not self.sampled:
+            with intake.lock:
+                intake.sampled_out += 1
+
+
+class NoCall(Call):
+    """What ``generation`` gives while nothing is metered: every method does nothing."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        return None
+
+    def usage(self, input: int = 0, output: int = 0, **units: int) -> None:  # noqa: A002
+        """Nothing."""
+
+    def set(self, /, **attributes: Any) -> None:
+        """Nothing."""
+
+    def first_token(self) -> None:
+        """Nothing."""
+
+    def record(self, reply: Any) -> None:
+        """Nothing."""
+
+    def inputs(self, value: Any) -> None:
+        """Nothing."""
+
+    def output(self, value: Any) -> None:
+        """Nothing."""
+
+    def cost(self, usd: Decimal | str | int, source: str = "provider") -> None:
+        """Nothing."""
+
+    def error(self, exc: BaseException) -> None:
+        """Nothing."""
+
+    def start(self) -> Self:
+        return self
+
+    def finish(self, exc: BaseException | None = None) -> None:
+        """Nothing."""
+
+    @property
+    def id(self) -> str:
+        return ""
+
+    @property
+    def trace_digits(self) -> str:
+        return ""
+
+    @property
+    def trace_id(self) -> str:
+        return ""
+
+    @property
+    def span_id(self) -> str:
+        return ""
+
+
+NO_CALL = NoCall()
+
+
+def new_call(
+    intake: Intake,
+    name: str | None,
+    fields: dict[str, Any],
+    extra: dict[str, Any] | None = None,
+) -> Call:
+    """A call that has not begun. ``fields`` becomes the call's own and holds no mutable value."""
+    call = Call()
+    call.intake = intake
+    call.name = name
+    call.fields = fields
+    call.extra = extra
+    call.units = None
+    call.end_ns = 0
+    call._token = None  # noqa: SLF001  # its own module's constructor
+    return call
+
+
+def describe_error(exc: BaseException) -> tuple[str, str, str, int | None]:
+    """(status, type, text, HTTP status) of an exception. Ended by its caller is ``cancelled``."""
+    kind = type(exc)
+    module = kind.__module__
+    name = kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
+    ended = isinstance(exc, GeneratorExit) or kind.__name__ == "CancelledError"
+    code = getattr(exc, "status_code", None)
+    if not isinstance(code, int):
+        code = getattr(getattr(exc, "response", None), "status_code", None)
+    known = code if isinstance(code, int) and not isinstance(code, bool) else None
+    return "cancelled" if ended else "error", name[:256], str(exc)[:MAX_ERROR_CHARS], known
+
+
+def frame_of(parent: Call | str | None) -> Frame | None:
+    """The frame a given parent makes: a call, or a W3C ``traceparent``; None if it is neither."""
+    if parent is None or isinstance(parent, NoCall):
+        return None
+    if isinstance(parent, Call):
+        return parent
+    from callmeter.sdk.traceparent import frame_from_traceparent
+
+    return frame_from_traceparent(parent, FRAME.get().labels)
+
+
+def merged_tags(tags: Mapping[str, Any] | None) -> dict[str, str] | None:
+    """Tags as text, or None."""
+    return {str(k): v if type(v) is str else str(v) for k, v in tags.items()} if tags else None

@@ -1,0 +1,145 @@
+"""Between the caller's threads and the shipper's: a bounded queue, and the calls that are open.
+
+Hot path: callers append to ``queue`` and compare its length with ``alarm``, nothing more. Everything
+shared is changed by single operations that the interpreter makes atomic (deque.append, dict.pop);
+the one lock guards the drop counter and is never held while anything waits.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from callmeter.clock import Clock, SystemClock
+from callmeter.sdk.containment import CONTAINMENT
+
+if TYPE_CHECKING:
+    from callmeter.sdk.call import Call
+    from callmeter.settings import Settings
+
+#: Wall and monotonic time read together: (wall ns, monotonic ns).
+Anchor = tuple[int, int]
+
+#: A queue never shrinks below this many events, whatever they weigh.
+LEAST_ITEMS = 64
+
+
+class Wake:
+    """Wakes one sleeping thread. Safe from signal handlers, as ``threading.Event`` is not."""
+
+    __slots__ = ("_asleep",)
+
+    def __init__(self) -> None:
+        self._asleep = threading.Lock()
+        self._asleep.acquire()
+
+    def set(self) -> None:
+        with suppress(RuntimeError):  # released twice: it is awake already
+            self._asleep.release()
+
+    def wait(self, timeout_s: float) -> bool:
+        """True when woken, False after the time-out."""
+        return self._asleep.acquire(timeout=max(0.0, timeout_s))
+
+
+class Intake:
+    """What calls and metrics are handed to. One for each client and process."""
+
+    __slots__ = (
+        "alarm",
+        "anchor",
+        "bits",
+        "closed",
+        "drop_newest",
+        "limit",
+        "lock",
+        "mono",
+        "on_first",
+        "open",
+        "overflow",
+        "queue",
+        "record_inputs",
+        "record_outputs",
+        "sample_rate",
+        "sampled_out",
+        "too_late",
+        "wake",
+        "wake_level",
+        "wall",
+    )
+
+    def __init__(
+        self, settings: Settings, clock: Clock, on_first: Callable[[], None] | None = None
+    ) -> None:
+        self.queue: deque[Any] = deque()
+        self.open: dict[Call, None] = {}
+        self.bits = random.Random(os.urandom(32)).getrandbits
+        self.mono: Callable[[], int] = time.perf_counter_ns
+        self.wall: Callable[[], int] = time.time_ns
+        if not isinstance(clock, SystemClock):
+            self.mono = lambda: round(clock.monotonic_s() * 1e9)
+            self.wall = lambda: clock.now_us() * 1000
+        self.anchor: Anchor = (self.wall(), self.mono())
+        self.sample_rate = settings.sample_rate
+        self.record_inputs = settings.record_inputs
+        self.record_outputs = settings.record_outputs
+        self.drop_newest = settings.drop == "newest"
+        self.wake = Wake()
+        self.lock = threading.RLock()
+        self.overflow = 0
+        self.too_late = 0
+        self.sampled_out = 0
+        self.closed = False
+        self.on_first = on_first
+        self.wake_level = settings.max_batch_events
+        self.limit = LEAST_ITEMS
+        #: Queue length at which a caller does more than append. 1 until the shipper's thread runs.
+        self.alarm = 1
+
+    def offer(self, item: Any) -> None:
+        """Take an event: append, and ring when it is time to."""
+        queue = self.queue
+        queue.append(item)
+        if len(queue) >= self.alarm:
+            self.ring()
+
+    def ring(self) -> None:
+        """The queue has reached its alarm: start or wake the shipper, and drop what is over.
+
+        Called on the caller's thread, right after its append.
+        """
+        try:
+            if self.on_first is not None:
+                start, self.on_first = self.on_first, None
+                self.alarm = min(self.wake_level, self.limit)
+                start()
+                if len(self.queue) < self.alarm:
+                    return
+            over = len(self.queue) - self.limit
+            while over > 0:
+                with suppress(IndexError):  # the shipper took it meanwhile: room enough
+                    self.queue.pop() if self.drop_newest else self.queue.popleft()
+                    with self.lock:
+                        self.overflow += 1
+                over = len(self.queue) - self.limit
+            self.alarm = max(self.limit, 1)
+            self.wake.set()
+        except Exception as exc:  # noqa: BLE001  # a host's call must not fail for our queue's sake
+            CONTAINMENT.caught("the queue", exc)
+
+    def refuse(self) -> None:
+        """An event came after ``close``: a counted no-op, an error under test."""
+        with self.lock:
+            self.too_late += 1
+
+    def rearm(self, limit: int) -> None:
+        """The shipper is about to drain: how many events may wait from now on."""
+        self.limit = max(LEAST_ITEMS, limit)
+        self.alarm = min(self.wake_level, self.limit)
+        self.anchor = (self.wall(), self.mono())
