@@ -102,13 +102,14 @@ class Row(Struct, gc=False):
             calls=calls,
             attempts=calls + self.retries,
             failures=0 if key[5] == OK else calls,
-            cost_pico=str(self.cost_pico),
             unpriced=self.unpriced,
             usage_unknown=self.usage_unknown,
         )
         if calls:
             delta.first_us = self.first_us
             delta.last_us = self.last_us
+        if self.cost_pico:
+            delta.cost_pico = str(self.cost_pico)
         if self.usage:
             delta.usage = self.usage
         latencies_us = self.latencies_us

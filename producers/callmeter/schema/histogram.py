@@ -4,7 +4,7 @@ The bucket of a duration is ``floor(log2(max(us, 1)) * 32)``. Floating-point ``l
 either side of a bucket's edge and libraries differ there, so edges are decided in integers: bucket
 ``b`` holds ``us`` iff ``2**b <= us**32 < 2**(b+1)``, that is ``b = (us**32).bit_length() - 1``.
 The meter alone computes buckets; ClickHouse only sums them. A quantile read as the bucket's
-geometric-arithmetic midpoint is off by at most 1.083 %.
+harmonic midpoint is off by at most 1.083 %.
 """
 
 from __future__ import annotations
