@@ -10,6 +10,8 @@ from callmeter.errors import ConfigError, UnreachableError
 from callmeter_sinks.clickhouse.store import BUSY_CODES, PermanentStoreError, StoreBusyError
 
 _CODE = re.compile(r"Code:\s*(\d+)")
+_SAID = re.compile(r"DB::Exception:\s*(.*)")
+_ERRNO = re.compile(r"\[Errno -?\d+\] [^\"')]+")
 _AUTHENTICATION_FAILED = frozenset({192, 193, 194, 516})
 
 
@@ -30,6 +32,8 @@ def refused(name: str) -> Iterator[None]:
         code = _code(exc, text)
         if code is None:
             raise _without_code(name, exc, text) from exc
+        said = _SAID.search(text)
+        text = said[1] if said else text
         if code in _AUTHENTICATION_FAILED:
             raise ConfigError(f"{name} refuses the user or password (code {code})") from exc
         if code in BUSY_CODES:
@@ -57,7 +61,8 @@ def _without_code(name: str, exc: Exception, text: str) -> Exception:
 
     if isinstance(exc, ProgrammingError | NotSupportedError | DataError):
         return PermanentStoreError(0, text)
-    return UnreachableError(f"{name} is not reachable: {text}")
+    cause = _ERRNO.search(text)
+    return UnreachableError(f"{name} is not reachable: {cause[0] if cause else text[:200]}")
 
 
 def _one_line(text: str) -> str:

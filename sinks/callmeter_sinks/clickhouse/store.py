@@ -37,7 +37,6 @@ INSERT_SETTINGS: Mapping[str, str] = {
 BUSY_CODES = frozenset(
     {
         159,  # TIMEOUT_EXCEEDED
-        164,  # READONLY (a server in read-only mode)
         202,  # TOO_MANY_SIMULTANEOUS_QUERIES
         209,  # SOCKET_TIMEOUT
         210,  # NETWORK_ERROR
