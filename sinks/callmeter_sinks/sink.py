@@ -21,6 +21,7 @@ from callmeter_sinks.writer import PartitionWriter, WriterStats
 _log = logging.getLogger("callmeter.sink")
 _IDLE_S = 1.0
 _LAG_EVERY_S = 5.0
+_FENCED_S = 10.0
 
 
 @dataclass
@@ -76,7 +77,8 @@ class Sink:
         self._stop = threading.Event()
         self._patience = Patience(self._stop)
         self._writers: dict[int, PartitionWriter] = {}
-        self._epochs: dict[int, int] = {}  # the assignment a partition was taken under, or left
+        self._epochs: dict[int, int] = {}  # the assignment a partition was last taken under
+        self._again_at_s: dict[int, float] = {}  # when a partition lost to another may be claimed
         self._gone = SinkStats()  # what writers did that are no more
         self._lag: dict[int, int] = {}
         self._lag_at_s = 0.0
@@ -84,17 +86,23 @@ class Sink:
     def run(self) -> SinkStats:
         """Insert what comes until ``stop``; then what is buffered of whole checkpoints."""
         while not self._stop.is_set():
-            self._round(None)
+            self._round({})
         return self._finish()
 
     def drain(self) -> SinkStats:
         """Insert everything up to the log's end as it is now; with a group, of what is assigned."""
-        ends: dict[int, int] | None = None
+        ends: dict[int, int] = {}
         while not self._stop.is_set():
-            if ends is None and self._source.assignment():
-                ends = {p: self._source.end_offset(p) for p in self._source.assignment()}
-            if ends is not None and self._drained(ends):
-                break
+            try:
+                for partition in self._source.assignment():
+                    if partition not in ends:
+                        ends[partition] = self._source.end_offset(partition)
+                if ends and self._drained(ends):
+                    break
+            except UnreachableError as exc:
+                _log.warning("the log is away: %s", exc)
+                self._stop.wait(_IDLE_S)
+                continue
             self._round(ends)
         return self._finish()
 
@@ -116,7 +124,7 @@ class Sink:
 
     # One round: assignment, then each partition is read and, if due, written.
 
-    def _round(self, ends: Mapping[int, int] | None) -> None:
+    def _round(self, ends: Mapping[int, int]) -> None:
         moved = False
         wait_s = _IDLE_S
         try:
@@ -125,7 +133,7 @@ class Sink:
                 now_s = self._clock.monotonic_s()
                 moved |= writer.fill(now_s) > 0
                 due_s = writer.due_in_s(now_s)
-                last = ends is not None and self._at(writer, ends)
+                last = self._at(writer, ends)
                 if due_s == 0.0 or (last and writer.buffered):
                     self._write(partition, writer, everything=last)
                     moved = True
@@ -147,9 +155,10 @@ class Sink:
         assigned = self._source.assignment()
         for partition in [p for p in self._writers if assigned.get(p) != self._epochs[p]]:
             self._drop(partition)
-            self._epochs.pop(partition)
         for partition, epoch in assigned.items():
-            if self._epochs.get(partition) == epoch or self._stop.is_set():
+            waits = self._clock.monotonic_s() < self._again_at_s.get(partition, 0.0)
+            known = partition in self._writers or (waits and self._epochs.get(partition) == epoch)
+            if known or self._stop.is_set():
                 continue
             writer = PartitionWriter(
                 partition,
@@ -178,19 +187,23 @@ class Sink:
         except (UnreachableError, StoppedError):
             # The log or the partition went away in the middle: a new writer will take over.
             self._drop(partition)
-            self._epochs.pop(partition)
             raise
         else:
             self._source.report({partition: writer.position})
 
     def _fenced(self, partition: int, epoch: int, exc: FencedError) -> None:
-        """Leave a partition to its new owner, until the group gives it to us again."""
+        """Leave a partition to its new owner; if the group still says it is ours, claim it later.
+
+        The pause lets a group settle, so that two members do not fence each other for long; whoever
+        claims when, it is exactly once.
+        """
         if not self._source.shared:
             raise exc
         _log.warning("%s", exc)
         self._gone.fenced += 1
         self._drop(partition)
         self._epochs[partition] = epoch
+        self._again_at_s[partition] = self._clock.monotonic_s() + _FENCED_S
 
     def _relieve(self) -> None:
         """Keep the sum of all buffers bounded: the largest goes first, whole or not."""
