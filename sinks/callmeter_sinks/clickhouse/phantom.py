@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 from callmeter.errors import CannotWriteError
 
-_PART = re.compile(r"(?P<partition>.+)_(?P<first>\d+)_(?P<last>\d+)_(?P<level>\d+)(_\d+)?\Z")
+# A partition's id holds no underscore, so a mutated part's fifth number is not taken for its level.
+_PART = re.compile(r"(?P<partition>[^_]+)_(?P<first>\d+)_(?P<last>\d+)_(?P<level>\d+)(_\d+)?\Z")
 _LOG = re.compile(r"deduplication_log_(\d+)\.txt\Z")
 _ADD = b"1"
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import gzip
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email import message_from_bytes
 from email.policy import HTTP
+from importlib import import_module
 from urllib.parse import parse_qsl
 
 #: Parameters for the HTTP server, which the engine does not know as settings.
@@ -64,22 +66,29 @@ class Request:
 
 def decoded(body: bytes, encoding: str) -> bytes:
     """The body without its Content-Encoding; ``BadRequestError`` for an unknown or broken one."""
+    if encoding in ("", "identity"):
+        return body
     try:
-        if encoding in ("", "identity"):
-            return body
         if encoding == "gzip":
             return gzip.decompress(body)
         if encoding == "lz4":
-            import lz4.frame  # type: ignore[import-untyped]
-
-            return bytes(lz4.frame.decompress(body))
+            return bytes(import_module("lz4.frame").decompress(body))
         if encoding == "zstd":
-            from backports import zstd  # what clickhouse-connect itself brings
-
-            return bytes(zstd.decompress(body))
+            return _unzstd(body)
+    except ImportError as exc:
+        raise BadRequestError(f"Content-Encoding {encoding} needs a package more") from exc
     except (OSError, EOFError, RuntimeError, ValueError) as exc:
         raise BadRequestError(f"the body is not {encoding}") from exc
     raise BadRequestError(f"Content-Encoding {encoding[:20]!r} is not understood")
+
+
+def _unzstd(body: bytes) -> bytes:
+    # In the standard library from Python 3.14 on; before, what clickhouse-connect itself brings.
+    zstd = import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
+    try:
+        return bytes(zstd.decompress(body))
+    except zstd.ZstdError as exc:
+        raise ValueError(str(exc)) from exc
 
 
 def _statement(query: str, body: bytes) -> tuple[str, bytes | None]:
