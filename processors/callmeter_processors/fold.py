@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from callmeter.schema.envelope import Header
 from callmeter.schema.events import MODEL_OPERATIONS, CallEnd, Cost, Event
+from callmeter.schema.header import EnvelopeHeader
 from callmeter.schema.histogram import count_buckets
 from callmeter.schema.metered import Controls, Delta, Refused
 from callmeter_processors.worth import Pricer, settle
@@ -133,7 +133,7 @@ class Fold:
         self._scopes: dict[_Scope, dict[_Key, Row]] = {}
         self._costs = 0
 
-    def add(self, header: Header, events: Iterable[Event | Refused]) -> None:
+    def add(self, header: EnvelopeHeader, events: Iterable[Event | Refused]) -> None:
         """Price and fold the events of one accepted envelope. Calls get their cost filled in."""
         scope = (header.project, header.environment, header.service)
         rows = self._scopes.get(scope)
@@ -157,7 +157,7 @@ class Fold:
             elif isinstance(event, Cost):
                 self._add_cost(header, event)
 
-    def _add_cost(self, header: Header, cost: Cost) -> None:
+    def _add_cost(self, header: EnvelopeHeader, cost: Cost) -> None:
         scope = (
             header.project,
             cost.environment or header.environment,

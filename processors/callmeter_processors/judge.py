@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import msgspec
 import orjson
 
-from callmeter.schema.envelope import (
-    FORMAT_VERSION,
-    Header,
-    HeaderError,
-    decode_header,
-)
+from callmeter.schema.envelope import FORMAT_VERSION, HeaderError, decode_header, is_uuid
+from callmeter.schema.header import EnvelopeHeader
+from callmeter.schema.metered import NIL_SOURCE
 from callmeter.schema.reasons import RefusedReason
 from callmeter_processors.limits import MeterLimits
 
@@ -32,7 +30,7 @@ class Refusal(NamedTuple):
 class Opened(NamedTuple):
     """An envelope's header. ``identified``: its source and seq can be relied upon."""
 
-    header: Header
+    header: EnvelopeHeader
     identified: bool
     refusal: Refusal | None
 
@@ -46,20 +44,36 @@ def open_envelope(value: bytes, key: bytes | None) -> Opened:
     end = value.find(b"\n")
     head = value if end < 0 else value[:end]
     try:
-        header = decode_header(head)
+        header = _decoder.decode(head)
+        if not is_uuid(header.source):
+            return _bad_header(head, key)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _bad_header(head, key)
+    return _keyed(header, key)
+
+
+def _bad_header(head: bytes, key: bytes | None) -> Opened:
+    """What ``decode_header`` says of a header that the fast path did not take."""
+    try:
+        found = decode_header(head)
     except HeaderError as exc:
-        salvaged, identified = _salvage(head)
-        detail = str(exc) if value else "the record is empty"
+        header, identified = _salvage(head)
+        detail = str(exc) if head else "the record is empty"
         refusal = Refusal(RefusedReason.BAD_HEADER, detail[:MAX_DETAIL])
-        return Opened(salvaged, identified and _keyed(salvaged, key), refusal)
-    if not _keyed(header, key):
-        detail = "the record's key is not the header's source"
-        return Opened(header, False, Refusal(RefusedReason.BAD_HEADER, detail))
-    return Opened(header, True, None)
+        return Opened(header, identified and key == header.source.encode(), refusal)
+    # Readable, if over a limit or of another version: for judge_envelope to say.
+    return _keyed(EnvelopeHeader(**{name: getattr(found, name) for name in _FIELDS}), key)
+
+
+def _keyed(header: EnvelopeHeader, key: bytes | None) -> Opened:
+    if key == header.source.encode():
+        return Opened(header, True, None)
+    detail = "the record's key is not the header's source"
+    return Opened(header, False, Refusal(RefusedReason.BAD_HEADER, detail))
 
 
 def judge_envelope(
-    header: Header, size: int, lines: int, log_ts_us: int, limits: MeterLimits
+    header: EnvelopeHeader, size: int, lines: int, log_ts_us: int, limits: MeterLimits
 ) -> Refusal | None:
     """Whether an envelope with a good header passes as a whole; None if it does.
 
@@ -96,15 +110,13 @@ def judge_envelope(
     return None
 
 
-def _keyed(header: Header, key: bytes | None) -> bool:
-    return key == header.source.encode()
+_decoder = msgspec.json.Decoder(EnvelopeHeader)
+_FIELDS = EnvelopeHeader.__struct_fields__
+_EMPTY: dict[str, Any] = {"v": 0, "seq": 0, "n": 0, "sent_us": 0, "project": ""}
+_PROBE = _EMPTY | {"v": FORMAT_VERSION, "source": NIL_SOURCE, "project": "-"}
 
 
-_PROBE: dict[str, Any] = {"v": 1, "seq": 0, "n": 0, "sent_us": 0, "project": "-"}
-_NIL = "00000000-0000-0000-0000-000000000000"
-
-
-def _salvage(line: bytes) -> tuple[Header, bool]:
+def _salvage(line: bytes) -> tuple[EnvelopeHeader, bool]:
     """The fields of a bad header that are good in themselves, the rest empty."""
     try:
         raw = orjson.loads(line)
@@ -112,19 +124,15 @@ def _salvage(line: bytes) -> tuple[Header, bool]:
         raw = None
     good: dict[str, Any] = {}
     if isinstance(raw, dict):
-        for name in Header.__slots__:
-            if name in raw and _good(name, raw[name]):
-                good[name] = raw[name]
+        good = {name: raw[name] for name in _FIELDS if name in raw and _good(name, raw[name])}
     identified = "source" in good and "seq" in good
-    empty: dict[str, Any] = {"source": _NIL, "seq": 0, "n": 0, "sent_us": 0, "project": ""}
-    return Header(**(empty | good)), identified
+    return EnvelopeHeader(**(_EMPTY | {"source": NIL_SOURCE} | good)), identified
 
 
 def _good(name: str, value: object) -> bool:
     """Whether a header that is otherwise in order would parse with this value."""
-    probe = _PROBE | {"source": _NIL, name: value}
     try:
-        decode_header(orjson.dumps(probe))
-    except HeaderError:
+        decode_header(orjson.dumps(_PROBE | {name: value}))
+    except (HeaderError, orjson.JSONEncodeError):
         return False
     return True

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 
 from callmeter.log.record import LogRecord
-from callmeter.schema.envelope import Header, split_lines
+from callmeter.schema.envelope import split_lines
+from callmeter.schema.header import EnvelopeHeader
 from callmeter.schema.metered import DELTAS_KEY, DeltasHeader, Refused
 from callmeter.schema.reasons import RefusedReason, Verdict
 from callmeter.schema.topics import METERED
@@ -101,7 +102,7 @@ class PartitionMeter:
     def _emit(
         self,
         record: LogRecord,
-        header: Header,
+        header: EnvelopeHeader,
         verdict: Verdict,
         refusal: Refusal | None = None,
         lines: Sequence[Struct] = (),

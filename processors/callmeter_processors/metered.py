@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from callmeter.log.record import LogRecord
-from callmeter.schema.envelope import Header
+from callmeter.schema.header import EnvelopeHeader
 from callmeter.schema.metered import Controls, Delta, DeltasHeader, MeteredHeader
 from callmeter.schema.reasons import Verdict
 from callmeter_processors.judge import Refusal
@@ -19,7 +19,7 @@ _encoder = msgspec.json.Encoder()
 def metered_header(
     log_id: str,
     record: LogRecord,
-    header: Header,
+    header: EnvelopeHeader,
     verdict: Verdict,
     refusal: Refusal | None = None,
 ) -> MeteredHeader:
@@ -41,7 +41,7 @@ def metered_header(
         service=header.service,
         sdk=header.sdk,
         accepted=header.accepted,
-        dropped=dict(header.dropped),
+        dropped=header.dropped,
         last=header.last,
         bytes=len(record.value or b""),
     )

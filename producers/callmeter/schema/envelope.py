@@ -85,7 +85,7 @@ def decode_header(line: bytes) -> Header:
     if not isinstance(last, bool):
         raise HeaderError("header field 'last' is not a boolean")
     source = _text(raw, "source", required=True)
-    if not _UUID.match(source):
+    if not is_uuid(source):
         raise HeaderError("header field 'source' is not a lower-case UUID")
     return Header(
         v=_count(raw, "v", required=True),
@@ -101,6 +101,11 @@ def decode_header(line: bytes) -> Header:
         dropped=dropped,
         last=last,
     )
+
+
+def is_uuid(text: str) -> bool:
+    """Whether a text is a UUID as it travels: lower-case, with dashes."""
+    return _UUID.match(text) is not None
 
 
 def split_lines(payload: bytes) -> list[bytes]:

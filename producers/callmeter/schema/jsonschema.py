@@ -12,38 +12,16 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
-from callmeter.schema.envelope import MAX_DROP_REASONS, MAX_EVENTS
-from callmeter.schema.events import INT64_MAX, KINDS, Uuid
+from callmeter.schema.events import KINDS
+from callmeter.schema.header import EnvelopeHeader
 from callmeter.schema.metered import Delta, DeltasHeader, MeteredHeader, Refused
 
 GENERATED = Path(__file__).parent / "generated"
-
-_Int63 = Annotated[int, Meta(ge=0, le=INT64_MAX)]
-_Text = Annotated[str, Meta(max_length=256)]
-_Reason = Annotated[str, Meta(max_length=64)]
-
-
-class EnvelopeHeader(Struct):
-    """Line 0 of an envelope. ``accepted`` and ``dropped`` are cumulative over the source's life."""
-
-    v: Annotated[int, Meta(ge=1, le=1)]
-    source: Uuid
-    seq: _Int63
-    n: Annotated[int, Meta(ge=0, le=MAX_EVENTS)]
-    sent_us: _Int63
-    project: Annotated[str, Meta(min_length=1, max_length=256)]
-    environment: _Text = ""
-    service: _Text = ""
-    sdk: _Text = ""
-    accepted: _Int63 = 0
-    dropped: Annotated[dict[_Reason, _Int63], Meta(max_length=MAX_DROP_REASONS)] = {}
-    last: bool = False
-
 
 #: File name in ``generated/`` → record type.
 SCHEMAS: Mapping[str, type[Struct]] = {

@@ -28,7 +28,9 @@ ACCEPTED = ("events", "refused", "calls", "operations", "failures", "costs", "co
 calls = st.fixed_dictionaries(
     {},
     optional={
-        "started_us": st.integers(NOW_US - 180_000_000, NOW_US),
+        "started_us": st.one_of(
+            st.integers(NOW_US - 3, NOW_US), st.integers(NOW_US - 180_000_000, NOW_US)
+        ),
         "model": st.sampled_from(MODELS),
         "operation": st.sampled_from(OPERATIONS),
         "status": st.sampled_from(("ok", "error", "cancelled")),
