@@ -62,16 +62,9 @@ def settle(call: CallEnd, pricer: Pricer) -> int | None:
     usage = call.usage
     if usage is UNSET:
         return None
-    batch = call.service_tier == BATCH
-    tier = None if batch or not call.service_tier else call.service_tier
-    started_us = call.started_us
-    priced = pricer.price(
-        call.provider, call.model, started_us, usage, service_tier=tier, batch=batch
-    )
+    priced = _price(call, call.model, usage, pricer)
     if priced is None and call.response_model and call.response_model != call.model:
-        priced = pricer.price(
-            call.provider, call.response_model, started_us, usage, service_tier=tier, batch=batch
-        )
+        priced = _price(call, call.response_model, usage, pricer)
     if priced is None:
         return None
     pico = priced.cost_pico
@@ -79,3 +72,12 @@ def settle(call: CallEnd, pricer: Pricer) -> int | None:
     call.cost_source = priced.source
     call.price_version = priced.version
     return pico
+
+
+def _price(call: CallEnd, model: str, usage: Mapping[str, int], pricer: Pricer) -> Priced | None:
+    tier = call.service_tier
+    if not tier:
+        return pricer.price(call.provider, model, call.started_us, usage)
+    if tier == BATCH:
+        return pricer.price(call.provider, model, call.started_us, usage, batch=True)
+    return pricer.price(call.provider, model, call.started_us, usage, service_tier=tier)
