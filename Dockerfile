@@ -2,11 +2,15 @@
 FROM python:3.11.14-slim-bookworm AS build
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE NOTICE CHANGELOG.md requirements.lock ./
+COPY examples/data examples/data
 COPY producers producers
 COPY processors processors
 COPY sinks sinks
-RUN python -m venv /opt/callmeter \
- && /opt/callmeter/bin/pip install --no-cache-dir '.[collector,processors,sinks,prometheus]' -c requirements.lock
+# uv takes a hashed lock as constraints, pip does not (docs/decisions/0001).
+RUN pip install --no-cache-dir "$(grep -oE '^uv==[0-9.]+' requirements.lock)" \
+ && python -m venv /opt/callmeter \
+ && uv pip install --no-cache --python /opt/callmeter/bin/python \
+      -c requirements.lock '.[collector,processors,sinks,prometheus]'
 
 FROM python:3.11.14-slim-bookworm
 RUN useradd --system --uid 10001 --home-dir /var/lib/callmeter --create-home callmeter

@@ -4,6 +4,7 @@ pytest_plugins = [
     "pytester",
     "support.acceptance",
     "support.chaos",
+    "support.embedded",
     "support.kafka_server",
     "support.skipped",
 ]

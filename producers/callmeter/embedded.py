@@ -65,8 +65,8 @@ class Embedded:
     """The pipeline over one directory, as a context manager.
 
     ``start`` returns when the collector answers; ``stop`` drains: what the collector acknowledged
-    is in the store when it returns. ``check`` raises what made a part fail. After a kill -9 the next
-    start goes on where the log stands.
+    is in the store when it returns. ``check`` raises what made a part fail. After a kill -9 the
+    next start goes on where the log stands.
 
     >>> with Embedded(Path("./.callmeter")) as pipeline:  # doctest: +SKIP
     ...     callmeter.init(pipeline.url, project="mine")
@@ -109,9 +109,9 @@ class Embedded:
         from callmeter.pricing.watching import BookWatch
         from callmeter_processors.meter import meter_factory
         from callmeter_processors.runtime.local import LocalRuntime
+        from callmeter_sinks.clickhouse.chdb_store import ChdbStore
         from callmeter_sinks.clickhouse.migrate import migrate
-        from callmeter_sinks.clickhouse.shim import StoreServer
-        from callmeter_sinks.clickhouse.store import open_store
+        from callmeter_sinks.clickhouse.shim import ShimServer
         from callmeter_sinks.sink import Sink
         from callmeter_sinks.source import SqliteSource
         from callmeter_sinks.thread import SinkThread
@@ -124,13 +124,11 @@ class Embedded:
         running_file.unlink(missing_ok=True)
         log = SqliteLog(self.directory / LOG_FILE, partitions=settings.partitions)
         push(log.close)
-        self.store = open_store(f"chdb:{self.directory / STORE_DIRECTORY}")
-        push(self.store.close)
-        migrate(self.store)
-        server = StoreServer(self.store)
-        push(server.stop)
-        server.start()
-        sink = SinkThread(lambda: Sink(self.store, SqliteSource(log)))
+        store = self.store = ChdbStore(self.directory / STORE_DIRECTORY)
+        push(store.close)
+        migrate(store)
+        server = self._stack.enter_context(ShimServer(store))
+        sink = SinkThread(lambda: Sink(store, SqliteSource(log)))
         push(sink.stop)
         sink.start()
         prices = BookWatch(_published(log), lambda: _published(log), _PRICES_S)

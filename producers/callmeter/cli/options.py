@@ -20,21 +20,36 @@ _AGO = re.compile(r"(\d+)([smhdw])\Z")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-def _set_level(_ctx: click.Context, _param: click.Parameter, value: bool) -> None:
-    if value:
-        logging.getLogger("callmeter").setLevel(logging.DEBUG)
+#: Their errors reach the user once, as callmeter's own line; with -v also as they were said.
+_LIBRARIES = (
+    "aiohttp",
+    "aiokafka",
+    "asyncio",
+    "clickhouse_connect",
+    "faust",
+    "kafka",
+    "mode",
+    "urllib3",
+)
 
 
-def verbosity(command: F) -> F:
-    """``-q`` and ``-v``; sets up logging to stderr."""
+def _set_up_logging(_ctx: click.Context, _param: click.Parameter, verbose: bool) -> None:
     logging.basicConfig(
         format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.WARNING
     )
+    for name in ("callmeter", "callmeter_processors", "callmeter_sinks"):
+        logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.WARNING)
+    for name in _LIBRARIES:
+        logging.getLogger(name).setLevel(logging.INFO if verbose else logging.CRITICAL)
+
+
+def verbosity(command: F) -> F:
+    """``-q`` and ``-v``; sets up logging to stderr when the command is run."""
     command = click.option("-q", "--quiet", is_flag=True, help="Print results and errors only.")(
         command
     )
     return click.option(
-        "-v", "--verbose", is_flag=True, expose_value=False, callback=_set_level,
+        "-v", "--verbose", is_flag=True, expose_value=False, callback=_set_up_logging,
         help="Say what is being done, with tracebacks.",
     )(command)  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from contextlib import ExitStack
 
@@ -9,6 +10,7 @@ import click
 
 from callmeter.cli import options
 from callmeter.errors import UsageError
+from callmeter.schema.topics import METERED
 
 
 @click.command(name="sink")
@@ -39,33 +41,37 @@ def command(
     \b
     Example: callmeter sink --kafka kafka://localhost:9092 --store clickhouse://localhost:8123/callmeter
     """
+    from callmeter.log.kafka_admin import read_log_id
+    from callmeter.log.kafka_consumer import KafkaGroupReader
     from callmeter.log.kafka_settings import KafkaSettings
+    from callmeter_sinks.clickhouse.chdb_store import ChdbStore
     from callmeter_sinks.clickhouse.migrate import check_schema, migrate
-    from callmeter_sinks.clickhouse.shim import StoreServer
+    from callmeter_sinks.clickhouse.shim import ShimServer
     from callmeter_sinks.clickhouse.store import open_store
     from callmeter_sinks.sink import Sink
-    from callmeter_sinks.source import KafkaSource
 
     if store_url is None:
         raise UsageError("into which store? give --store URL, or set CALLMETER_STORE")
-    embedded = store_url.startswith("chdb:")
-    if serve_port is not None and not embedded:
-        raise UsageError("--serve is for a chdb: store; a server is asked directly")
     settings = KafkaSettings.from_url(kafka_url)
     with ExitStack() as stack:
         store = open_store(store_url)
         stack.callback(store.close)
-        if embedded:
+        if isinstance(store, ChdbStore):
             migrate(store)
         else:
             check_schema(store)
         if serve_port is not None:
-            server = StoreServer(store, port=serve_port)
-            stack.callback(server.stop)
-            server.start()
+            if not isinstance(store, ChdbStore):
+                raise UsageError("--serve is for a chdb: store; a server is asked directly")
+            server = stack.enter_context(ShimServer(store, port=serve_port))
             if not quiet:
                 click.echo(f"the store is served at {server.url}")
-        source = KafkaSource(settings)
+        source = KafkaGroupReader(
+            settings,
+            METERED.name,
+            group="sink",
+            log_id=asyncio.run(read_log_id(settings)),
+        )
         stack.callback(source.close)
         sink = Sink(store, source, accept_loss=accept_loss)
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 import click
+import orjson
 
 from callmeter.cli import options, target
 from callmeter.cli.console import console
@@ -36,6 +37,6 @@ def command(
     with target.reading(directory, store_url) as store:
         result = verify(store, since=since, until=until)
     if as_json:
-        click.echo(result.to_json())
+        click.echo(orjson.dumps(result.to_json()))
         return exit_code(result)
     return show_verdict(result, console(), quiet=quiet)
