@@ -78,7 +78,10 @@ class PermanentStoreError(CallmeterError):
 
 
 class Result(NamedTuple):
-    """Names and rows of an answer. Times are aware datetimes in UTC, decimals ``Decimal``."""
+    """Names and rows of an answer. Times are aware datetimes in UTC, decimals ``Decimal``.
+
+    Without rows the names may be missing too: chDB sends none.
+    """
 
     columns: tuple[str, ...]
     rows: list[tuple[Any, ...]]
