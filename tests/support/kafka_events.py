@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 from uuid import uuid4
@@ -63,7 +63,7 @@ class EventsTopic:
         """What all records carry, partition by partition, up to the end as it is now."""
         return [message.value() or b"" for message in self.messages()]
 
-    def messages(self) -> Iterator[Message]:
+    def messages(self) -> list[Message]:
         """All records, partition by partition."""
         consumer = Consumer(
             {
@@ -75,21 +75,23 @@ class EventsTopic:
             }
         )
         try:
-            for partition in range(self._partitions):
-                yield from self._read(consumer, partition)
+            return self._read(consumer)
         finally:
             consumer.close()
 
-    def _read(self, consumer: Consumer, partition: int) -> Iterator[Message]:
-        at = TopicPartition(self.name, partition, 0)
-        _, end = consumer.get_watermark_offsets(at, timeout=_TIMEOUT_S)
-        if end == 0:
-            return
-        consumer.assign([at])
-        while True:
+    def _read(self, consumer: Consumer) -> list[Message]:
+        found: list[Message] = []
+        starts = [TopicPartition(self.name, number, 0) for number in range(self._partitions)]
+        ends = {
+            at.partition: consumer.get_watermark_offsets(at, timeout=_TIMEOUT_S)[1] for at in starts
+        }
+        unread = {partition for partition, end in ends.items() if end > 0}
+        consumer.assign([at for at in starts if at.partition in unread])
+        while unread:
             message = consumer.poll(_TIMEOUT_S)
             if message is None or message.error():
-                raise AssertionError(f"cannot read {self.name}/{partition}: {message}")
-            yield message
-            if message.offset() == end - 1:
-                return
+                raise AssertionError(f"cannot read {self.name}: {message}")
+            found.append(message)
+            if message.offset() == ends[message.partition()] - 1:
+                unread.discard(message.partition())
+        return sorted(found, key=lambda message: (message.partition(), message.offset()))

@@ -75,7 +75,7 @@ def _gunzip(body: bytes, limit: int) -> bytes:
 def _unzstd(body: bytes, limit: int) -> bytes:
     import zstandard
 
-    # A frame names the memory its decoder needs; 8 MiB is what every decoder should give (RFC 8878).
+    # A frame names the memory its decoder needs; RFC 8878 asks for 8 MiB from every decoder.
     decoder = zstandard.ZstdDecompressor(max_window_size=8 * 2**20)
     try:
         with decoder.stream_reader(io.BytesIO(body), read_across_frames=True) as reader:

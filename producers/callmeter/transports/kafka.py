@@ -12,8 +12,8 @@ import os
 import socket
 import threading
 import time
+import weakref
 from collections import deque
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -45,6 +45,8 @@ _MAX_IN_FLIGHT = 4096
 _FIRST_BACKOFF_S, _MAX_BACKOFF_S = 0.25, 5.0
 _TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError, RecordTooLargeError)
 _JOIN_S = 0.5
+#: How long each step of leaving a session may take.
+_POLITE_S = 0.05
 
 
 class SessionError(Exception):
@@ -54,18 +56,41 @@ class SessionError(Exception):
 class _Loop(asyncio.SelectorEventLoop):
     """Resolves names in its own thread: the default executor is gone while a program exits, which
     is when a short program first connects. Nobody but the producer waits for this loop.
+
+    Knows its connections, so that none is left open whatever state a session ends in.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._connections: weakref.WeakSet[asyncio.BaseTransport] = weakref.WeakSet()
 
     async def getaddrinfo(self, *args: Any, **kwargs: Any) -> list[Any]:
         return socket.getaddrinfo(*args, **kwargs)
 
+    async def create_connection(self, *args: Any, **kwargs: Any) -> Any:
+        made = await super().create_connection(*args, **kwargs)
+        self._connections.add(made[0])
+        return made
+
+    async def abort_connections(self) -> None:
+        """Close every socket now: what a silent broker has not taken will not be waited for."""
+        for connection in list(self._connections):
+            if isinstance(connection, asyncio.WriteTransport):
+                connection.abort()
+        for _ in range(3):  # a transport closes its socket in the loop's next rounds
+            await asyncio.sleep(0)
+
 
 @dataclass(slots=True)
 class _Session:
-    """One producer's life. ``broken`` is set to the error that ends it."""
+    """One producer's life. ``broken`` is set to the error that ends it. ``alone`` says that every
+    envelope travels in a batch of its own.
+    """
 
     producer: Any  # aiokafka has no types
     partitions: int
+    alone: bool
+    loop: asyncio.AbstractEventLoop
     wake: asyncio.Event
     broken: asyncio.Future[None]
 
@@ -89,8 +114,7 @@ class KafkaTransport:
         self._in_flight = InFlight(options.max_in_flight_bytes, _MAX_IN_FLIGHT)
         self._queue: deque[Ticket] = deque()
         self._work = threading.Condition()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._wake: asyncio.Event | None = None
+        self._session: _Session | None = None
         self._closing = False
         self._abandoned = False
         self._down_until_s = 0.0
@@ -137,8 +161,11 @@ class KafkaTransport:
     def _notify(self) -> None:
         """Wake whoever waits for work; ``_work`` is held."""
         self._work.notify_all()
-        if self._loop is not None and self._wake is not None:
-            self._loop.call_soon_threadsafe(self._wake.set)
+        session = self._session
+        if session is not None:
+            session.loop.call_soon_threadsafe(session.wake.set)
+            if self._abandoned:
+                session.loop.call_soon_threadsafe(session.fail, "closed")
 
     # The thread: sessions, and pauses between them.
 
@@ -152,7 +179,7 @@ class KafkaTransport:
                     continue
                 try:
                     with asyncio.Runner(loop_factory=_Loop) as runner:
-                        runner.run(self._session())
+                        runner.run(self._run_session())
                 except SessionError as exc:
                     self._down(str(exc))
                 except Exception as exc:  # noqa: BLE001  # a bug must not leave envelopes unreported
@@ -177,7 +204,7 @@ class KafkaTransport:
         left_s = max(self._down_until_s - time.monotonic(), 0.0)
         self._in_flight.retry_all(self._down_error, left_s)
 
-    async def _session(self) -> None:
+    async def _run_session(self) -> None:
         """Start a producer and feed it until closed; ``SessionError`` when anything fails."""
         producer: Any = AIOKafkaProducer(  # type: ignore[no-untyped-call]
             **self._client_kwargs,
@@ -193,10 +220,13 @@ class KafkaTransport:
         loop = asyncio.get_running_loop()
         try:
             partitions = await self._start(producer)
-            session = _Session(producer, partitions, asyncio.Event(), loop.create_future())
+            alone = self._batch_bytes == 1
+            session = _Session(
+                producer, partitions, alone, loop, asyncio.Event(), loop.create_future()
+            )
+            session.wake.set()  # what was handed over before
             with self._work:
-                self._loop, self._wake = loop, session.wake
-                session.wake.set()
+                self._session = session
             feeder = asyncio.create_task(self._feed(session))
             await asyncio.wait({feeder, session.broken}, return_when=asyncio.FIRST_COMPLETED)
             if session.broken.done():
@@ -207,18 +237,29 @@ class KafkaTransport:
             raise SessionError(f"{self._display}: {complaint or _line(exc)}") from exc
         finally:
             with self._work:
-                self._loop = self._wake = None
+                self._session = None
             await self._discard(producer)
 
     async def _discard(self, producer: Any) -> None:
-        """Close the sockets. ``stop`` alone would wait for batches that can no longer be sent."""
+        """Leave nothing behind: no task, no socket. ``stop`` alone would wait for batches that can
+        no longer be sent, and closing politely for a broker that does not read.
+        """
         stop = asyncio.ensure_future(producer.stop())
-        await asyncio.wait({stop}, timeout=0.05)
-        with suppress(KafkaError, OSError):  # the session is over: there is nobody to tell
-            await producer.client.close()
-        stop.cancel()
-        with suppress(asyncio.CancelledError, KafkaError, OSError):
-            await stop
+        await asyncio.wait({stop}, timeout=_POLITE_S)
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in rest:
+            task.cancel()
+        if rest:
+            await asyncio.wait(rest, timeout=_POLITE_S)
+        close = asyncio.ensure_future(producer.client.close())
+        await asyncio.wait({close}, timeout=_POLITE_S)
+        loop = asyncio.get_running_loop()
+        if isinstance(loop, _Loop):
+            await loop.abort_connections()
+        await asyncio.wait({close}, timeout=_POLITE_S)
+        for task in (stop, close):
+            if task.done() and not task.cancelled():
+                task.exception()  # seen: the session is over, and its error told
 
     async def _start(self, producer: Any) -> int:
         """Connect and learn N. All topics' metadata is asked for: asking for one by name would make
@@ -283,22 +324,22 @@ class KafkaTransport:
             )
         else:
             if isinstance(exc, _TOO_LARGE):
-                self._too_large(ticket, exc)
+                self._too_large(session, ticket, exc)
             # After a batch that failed for good the producer's sequence numbers have a hole, and
             # every later one would be refused: begin anew.
             session.fail(f"{self._display}: {_line(exc)}")
         if self._closing:
             session.wake.set()
 
-    def _too_large(self, ticket: Ticket, exc: BaseException) -> None:
+    def _too_large(self, session: _Session, ticket: Ticket, exc: BaseException) -> None:
         """The broker refused a batch. Alone in it the envelope is to blame; else the batch was, and
-        from now on every envelope travels in its own (a batch takes its first record whatever its
-        size).
+        from the next session on every envelope travels in its own (a batch takes its first record
+        whatever its size).
         """
-        if self._batch_bytes > 1:
-            self._batch_bytes = 1
-        else:
+        if session.alone:
             self._in_flight.settle(ticket, Outcome.REFUSED, error=f"{self._display}: {_line(exc)}")
+        else:
+            self._batch_bytes = 1
 
     def _overdue(self, ticket: Ticket, session: _Session) -> None:
         if self._in_flight.envelope(ticket) is not None:
