@@ -1,8 +1,9 @@
 """Two workers as real processes, live traffic, and faults: the sum stays exact to the last unit.
 
-SIGKILL, and SIGSTOP for longer than the session time-out followed by SIGCONT: the woken worker
-still believes that it owns its partitions, and must not be able to write.
-``CALLMETER_CHAOS_FAULTS`` (default 4) and ``CALLMETER_CHAOS_SEED`` make it longer and other.
+Of workers SIGKILL, and SIGSTOP for longer than the session time-out followed by SIGCONT: the woken
+worker still believes that it owns its partitions, and must not be able to write. Of the broker
+SIGKILL. ``CALLMETER_CHAOS_FAULTS`` (default 4) and ``CALLMETER_CHAOS_SEED`` make it longer and
+other.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ import subprocess
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 import pytest
 
 from callmeter.log.kafka_appender import KafkaAppender
+from callmeter.log.kafka_server import KafkaServer
 from callmeter.log.record import NewRecord
 from support.kafka_server import Broker
 from support.toy_kafka import ToyKafka, until
@@ -67,13 +71,13 @@ class Fleet:
 
     def __init__(self, toy: ToyKafka, log_file: Path) -> None:
         self._toy = toy
-        self._log_file = log_file
+        self.log_file = log_file
         self.ended_themselves = 0
         self.workers = [self._start(), self._start()]
 
     def _start(self) -> subprocess.Popen[bytes]:
         return start_worker(
-            self._toy.url, self._log_file, checkpoint_records=100, session_timeout_s=SESSION_S
+            self._toy.url, self.log_file, checkpoint_records=100, session_timeout_s=SESSION_S
         )
 
     def supervise(self) -> None:
@@ -93,7 +97,10 @@ class Fleet:
         time.sleep(SESSION_S + rng.uniform(2, 5))
         worker.send_signal(signal.SIGCONT)
 
-    def end(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         for worker in self.workers:
             end_worker(worker)
 
@@ -105,36 +112,78 @@ def test_faults_of_workers_change_no_sum(
     rng = random.Random(SEED)
     toy = ToyKafka.create(kafka.url, topic_prefix)
     log_file = tmp_path / "workers.log"
-    traffic = Traffic(toy)
-    fleet = Fleet(toy, log_file)
+    with Fleet(toy, log_file) as fleet:
+        # Every kind comes up, whatever the seed.
+        faults = [("SIGKILL", fleet.kill), ("SIGSTOP", fleet.pause)] * (FAULTS // 2)
+        injected, sent = run_with_faults(fleet, toy, faults, rng)
+    tell(capsys, injected, sent, fleet, log_file)
+    assert min(injected["SIGKILL"], injected["SIGSTOP"]) > 0
+    # Seamless deltas in every partition (checked inside), and together all that was sent, once.
+    assert toy.total() == toy_total(sent)
+
+
+@pytest.mark.timeout(300 + 60 * FAULTS)
+def test_kills_of_the_broker_change_no_sum(
+    own_kafka: Callable[..., KafkaServer],
+    topic_prefix: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rng = random.Random(SEED)
+    server = own_kafka()
+    toy = ToyKafka.create(server.url, topic_prefix)
+    log_file = tmp_path / "workers.log"
+
+    def kill_broker(index: int, rng: random.Random) -> None:
+        server.kill()
+        time.sleep(rng.uniform(1, 4))
+        server.start()
+
+    with Fleet(toy, log_file) as fleet:
+        faults = [("broker", kill_broker)] * (FAULTS // 2)
+        injected, sent = run_with_faults(fleet, toy, faults, rng)
+    tell(capsys, injected, sent, fleet, log_file)
+    assert injected["broker"] > 0
+    assert toy.total() == toy_total(sent)
+
+
+def run_with_faults(
+    fleet: Fleet,
+    toy: ToyKafka,
+    faults: Sequence[tuple[str, Callable[[int, random.Random], None]]],
+    rng: random.Random,
+) -> tuple[Counter[str], list[NewRecord]]:
+    """Injects the faults one after another into live traffic, then lets the fleet catch up."""
     injected: Counter[str] = Counter()
+    traffic = Traffic(toy)
     try:
-        until(lambda: sum(toy.positions()) > 0, log_file)
-        for number in range(FAULTS):
-            # Every kind comes up, whatever the seed: in turns, beginning anywhere.
-            kind = ("SIGKILL", "SIGSTOP")[number % 2]
-            fault = fleet.kill if kind == "SIGKILL" else fleet.pause
+        until(partial(_moved, fleet, toy, 0), fleet.log_file)
+        for kind, fault in faults:
             before = sum(toy.positions())
             fault(rng.randrange(2), rng)
             injected[kind] += 1
-            fleet.supervise()
             # The next fault comes once somebody has got on, at a moment nobody chose.
-            until(partial(_moved, fleet, toy, before), log_file)
+            until(partial(_moved, fleet, toy, before), fleet.log_file)
             time.sleep(rng.uniform(0, 3))
-        sent = traffic.finish()
-        until(lambda: _caught_up(fleet, toy), log_file, timeout_s=150)
     finally:
-        traffic.finish()
-        fleet.end()
+        sent = traffic.finish()
+    until(partial(_caught_up, fleet, toy), fleet.log_file, timeout_s=150)
+    return injected, sent
+
+
+def tell(
+    capsys: pytest.CaptureFixture[str],
+    injected: Counter[str],
+    sent: list[NewRecord],
+    fleet: Fleet,
+    log_file: Path,
+) -> None:
     text = log_file.read_text(errors="replace")
     with capsys.disabled():
         print(
             f"\nfaults {dict(injected)}, records {len(sent)}, workers that ended themselves "
             f"{fleet.ended_themselves}, partitions started over {text.count('starts over')}"
         )
-    assert min(injected["SIGKILL"], injected["SIGSTOP"]) > 0
-    # Seamless deltas in every partition (checked inside), and together all that was sent, once.
-    assert toy.total() == toy_total(sent)
 
 
 def _moved(fleet: Fleet, toy: ToyKafka, before: int) -> bool:

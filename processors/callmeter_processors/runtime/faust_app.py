@@ -123,9 +123,11 @@ class ExactWorker:
         """Processes and checkpoints the records, however often the partition has to be opened."""
         pause_s = _FIRST_PAUSE_S
         fenced = 0
-        # Records of a partition that was lost meanwhile: whoever has it reads them from its
-        # position.
-        while partition in self._assigned:
+        failed = False
+        # Records of a partition that was lost, or is being lost, are left: whoever has it then
+        # reads them from its position. Without that, a worker that was away would first take it
+        # back.
+        while partition in self._assigned and not (failed and self.app.rebalancing):
             try:
                 async with self._using(partition) as owned:
                     await owned.process(records)
@@ -137,6 +139,7 @@ class ExactWorker:
                 self._starts_over(partition, exc)
             except UnreachableError as exc:
                 self._starts_over(partition, exc)
+            failed = True
             # Time for the broker to come back, or the group to tell who owns the partition now.
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, _MAX_PAUSE_S)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable
 
 import faust
+from mode.threads import WorkerThread
 
 from callmeter.errors import CallmeterError
 from callmeter.log.kafka_admin import check_topics, read_log_id
@@ -18,6 +20,7 @@ from callmeter_processors.step import StepFactory
 
 logger = logging.getLogger(__name__)
 DEFAULT_SESSION_TIMEOUT_S = 10.0
+_THREADS_S = 5.0
 
 
 def run_worker(
@@ -89,8 +92,20 @@ async def _run_faust(worker: ExactWorker) -> None:
     finally:
         await service.stop()
         await worker.close()
+        await _threads_ended()
     reason = worker.app.crash_reason or service.crash_reason
     if reason is not None:
         if isinstance(reason, CallmeterError):
             raise reason
         raise CallmeterError(f"the worker failed: {reason!r}") from reason
+
+
+async def _threads_ended() -> None:
+    """Faust's consumer thread says goodbye to this loop a moment after the app has stopped."""
+    loop = asyncio.get_running_loop()
+    deadline_s = loop.time() + _THREADS_S
+    while any(isinstance(thread, WorkerThread) for thread in threading.enumerate()):
+        if loop.time() > deadline_s:
+            logger.warning("Faust's consumer thread did not end within %s s", _THREADS_S)
+            return
+        await asyncio.sleep(0.02)

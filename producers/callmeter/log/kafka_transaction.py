@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced
+from aiokafka.errors import IllegalOperation, InvalidProducerEpoch, KafkaError, ProducerFenced
 
 from callmeter.errors import CallmeterError
 from callmeter.log.kafka_clients import make_producer
@@ -19,6 +19,7 @@ from callmeter.schema.topics import BY_NAME
 
 logger = logging.getLogger(__name__)
 _STOP_S = 3.0
+_FENCED = (ProducerFenced, InvalidProducerEpoch)
 
 
 class FencedError(CallmeterError):
@@ -65,17 +66,28 @@ class TransactionWriter:
         ``FencedError`` if another has taken over, ``UnreachableError`` if it cannot be told whether
         the transaction was written.
         """
+        sent: list[asyncio.Future[Any]] = []
         try:
             async with asyncio.timeout(self._timeout_s):
                 await self._producer.begin_transaction()
-                sent = [await self._send(record) for record in records]
+                for record in records:
+                    # One by one: after an error those that were sent are asked about it.
+                    sent.append(await self._send(record))  # noqa: PERF401
                 # Each record's own error is told here; the commit would only say that it failed.
                 await asyncio.gather(*sent)
                 await self._producer.commit_transaction()
-        except (ProducerFenced, InvalidProducerEpoch) as exc:
-            raise FencedError(f"{self.transactional_id} was taken over by another worker") from exc
-        except (KafkaError, TimeoutError, OSError) as exc:
+        except (KafkaError, IllegalOperation, TimeoutError, OSError) as exc:
+            # Who is fenced amid sending is told that there is no transaction; its records know why.
+            errors = [exc, *(f.exception() for f in sent if f.done() and not f.cancelled())]
+            if any(isinstance(error, _FENCED) for error in errors):
+                raise FencedError(
+                    f"{self.transactional_id} was taken over by another worker"
+                ) from exc
             raise translated(exc, self._settings) from exc
+        finally:
+            for future in sent:
+                # Retrieved, or asyncio complains about each of them when it is collected.
+                future.add_done_callback(lambda f: f.cancelled() or f.exception())
 
     async def stop(self) -> None:
         """Lets go of the connection, in a bounded time; an open transaction is left behind."""
