@@ -1,12 +1,13 @@
 """Every setting of the SDK in one typed list: type, default, environment name and meaning.
 
-Argument > environment (``CALLMETER_<NAME>``) > ``callmeter.toml`` > default. A setting marked secret
-may come from the file that ``CALLMETER_<NAME>_FILE`` names, and no ``repr`` shows it.
+Argument > environment (``CALLMETER_<NAME>``) > ``callmeter.toml`` > default. A setting marked
+secret may come from the file that ``CALLMETER_<NAME>_FILE`` names, and no ``repr`` shows it.
 ``docs/reference/settings.md`` is generated from this file.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -53,7 +54,9 @@ class Settings:
         "`https://…`, `jsonl:PATH`, `memory:` or `noop:`. Without it the local collector at "
         "127.0.0.1:4248 is used if it answers, else nothing is metered.",
     )
-    project: str = _setting("default", "What an API key is bound to, and what budgets and reports are kept by.")
+    project: str = _setting(
+        "default", "What an API key is bound to, and what budgets and reports are kept by."
+    )
     environment: str = _setting("", "For example `production` or `staging`.")
     service: str = _setting("", "The program that makes the calls.")
     api_key: str | None = _setting(None, "Key for a collector.", secret=True)
@@ -78,7 +81,10 @@ class Settings:
         5.0, "How long the end of the process may take for what is not yet delivered.", least=0.0
     )
     sample_rate: float = _setting(
-        1.0, "Share of traces that are recorded; the root decides, children follow.", least=0.0, most=1.0
+        1.0,
+        "Share of traces that are recorded; the root decides, children follow.",
+        least=0.0,
+        most=1.0,
     )
     redact_keys: tuple[str, ...] = _setting(
         (), "Keys whose values become `[REDACTED]`, at any depth and in any case."
@@ -92,7 +98,8 @@ class Settings:
         None, "Tags of every call, as `key=value,key=value` in the environment."
     )
     heartbeat_s: float = _setting(
-        10.0, "How often the process says that it lives and how many calls are open; 0 for never.",
+        10.0,
+        "How often the process says that it lives and how many calls are open; 0 for never.",
         least=0.0,
     )
     compression: str = _setting(
@@ -103,7 +110,9 @@ class Settings:
     timeout_s: float = _setting(
         10.0, "How long an envelope may stay unanswered before it is sent again.", least=0.001
     )
-    ca_file: str | None = _setting(None, "Certificate authorities that a collector is checked with.")
+    ca_file: str | None = _setting(
+        None, "Certificate authorities that a collector is checked with."
+    )
     prefix: str | None = _setting(
         None, "Topic prefix on Kafka where the URL names none.", shown="callmeter"
     )
@@ -141,7 +150,7 @@ def resolve(
             values[name] = _checked(item, from_file[name], f"{name} in {CONFIG_FILE}")
     unknown = given.keys() - {f.name for f in fields(Settings)}
     if unknown:
-        raise ConfigError(f"unknown setting {sorted(unknown)[0]!r}")
+        raise ConfigError(f"unknown setting {min(unknown)!r}")
     return Settings(**values)
 
 
@@ -225,13 +234,9 @@ def _checked(item: Field[Any], value: Any, where: str) -> Any:
             raise wrong
         return value
     if kind in ("int", "float"):
-        if isinstance(value, bool) or not isinstance(value, (int, float) if kind == "float" else int):
+        if isinstance(value, bool) or not isinstance(value, int if kind == "int" else int | float):
             raise wrong
-        low, high = meta["least"], meta["most"]
-        if value != value or (low is not None and value < low) or (high is not None and value > high):
-            bounds = f"at least {low:g}" if high is None else f"from {low:g} to {high:g}"
-            raise ConfigError(f"{where} must be {bounds}{shown}")
-        return value
+        return _in_range(value, meta["least"], meta["most"], f"{where} must be", shown)
     if kind.startswith("tuple"):
         if isinstance(value, str) or not all(isinstance(part, str) for part in value):
             raise wrong
@@ -242,13 +247,24 @@ def _checked(item: Field[Any], value: Any, where: str) -> Any:
         return {str(k): str(v) for k, v in value.items()}
     if not isinstance(value, str):
         raise wrong
-    if meta["choices"] and value not in meta["choices"]:
-        raise ConfigError(f"{where} must be one of {', '.join(meta['choices'])}{shown}")
-    if item.name in ("project", "environment", "service") and len(value) > 256:
+    return _checked_text(item.name, value, meta["choices"], where)
+
+
+def _checked_text(name: str, value: str, choices: tuple[str, ...], where: str) -> str:
+    if choices and value not in choices:
+        raise ConfigError(f"{where} must be one of {', '.join(choices)}: {value[:60]!r}")
+    if name in ("project", "environment", "service") and len(value) > 256:
         raise ConfigError(f"{where} is longer than 256 characters")
-    if item.name == "project" and not value:
+    if name == "project" and not value:
         raise ConfigError(f"{where} is empty")
     return value
+
+
+def _in_range(value: float, low: float | None, high: float | None, must: str, shown: str) -> float:
+    if math.isfinite(value) and (low is None or value >= low) and (high is None or value <= high):
+        return value
+    bounds = f"at least {low or 0:g}" if high is None else f"from {low or 0:g} to {high:g}"
+    raise ConfigError(f"{must} {bounds}{shown}")
 
 
 def settings_page() -> str:
@@ -256,8 +272,8 @@ def settings_page() -> str:
     rows = [
         "# Settings",
         "",
-        "Generated from `callmeter.settings`; change it there. Argument > environment > "
-        "`callmeter.toml` (top level) > default.",
+        "Generated from `callmeter.settings`; change it there.",
+        "Argument > environment > `callmeter.toml` (top level) > default.",
         "",
         "| argument of `init` | environment | type | default | meaning |",
         "|---|---|---|---|---|",
@@ -270,6 +286,12 @@ def settings_page() -> str:
         shown = meta["shown"] or ("" if item.default in (None, "", ()) else f"`{item.default}`")
         doc = meta["doc"] + (f" One of {', '.join(meta['choices'])}." if meta["choices"] else "")
         rows.append(f"| `{item.name}` | {env} | {kind} | {shown} | {doc} |")
-    rows += ["", "Switches that are read from the environment alone:", "", "| name | meaning |", "|---|---|"]
+    rows += [
+        "",
+        "Switches that are read from the environment alone:",
+        "",
+        "| name | meaning |",
+        "|---|---|",
+    ]
     rows += [f"| `{name}` | {doc} |" for name, doc in SWITCHES.items()]
     return "\n".join([*rows, ""])

@@ -97,7 +97,6 @@ def use(client: Client) -> Client:
     _default.client, _default.intake = client, client.intake
     if old is not None and old is not client:
         old.close()
-    lifecycle.watch(client)
     return client
 
 
@@ -110,6 +109,9 @@ def refresh() -> None:
     """The default client's intake has changed: after a fork or ``close``."""
     client = _default.client
     _default.intake = None if client is None else client.intake
+
+
+lifecycle.on_fork(refresh)
 
 
 def _no_client() -> Client | None:
@@ -140,8 +142,8 @@ def _generation(
 
     ``inputs`` are kept only if inputs are recorded. ``parent`` is a ``Call`` or a W3C
     ``traceparent``; without it the call around this one, in the same task or thread, is the parent.
-    ``estimate`` (USD) is what a budget guard should expect. ``attributes`` may be anything that JSON
-    can say; ``user``, ``session``, ``node``, ``phase``, ``program``, ``service_tier``,
+    ``estimate`` (USD) is what a budget guard should expect. ``attributes`` may be anything that
+    JSON can say; ``user``, ``session``, ``node``, ``phase``, ``program``, ``service_tier``,
     ``response_model``, ``finish_reason``, ``http_status`` and ``attempts`` are fields of their own.
 
     >>> with callmeter.generation("answer", model="gpt-4o-mini", provider="openai") as call:
@@ -168,9 +170,10 @@ def _fast_generation(name: str | None = None, /, **fields: Any) -> Call:
     # of _generation that is half a microsecond for six attributes. So the common case takes them
     # all as one dict, and anything unusual, mistakes included, goes the long way.
     intake = _default.intake
+    if intake is None:
+        return _absent()
     if (
-        intake is not None
-        and not _is_tracked(fields)
+        not _is_tracked(fields)
         and "model" in fields
         and "parent" not in fields
         and "inputs" not in fields
@@ -188,6 +191,20 @@ else:
     generation.__wrapped__ = _generation  # what inspect.signature and help() show
     generation.__doc__ = _generation.__doc__
     generation.__name__ = generation.__qualname__ = "generation"
+
+
+def operation_call(name: str, operation: str) -> Call:
+    """A call that is no model call: a program, a node, a tool."""
+    intake = _default.intake
+    if intake is None:
+        return _absent()
+    return new_call(intake, name, {"operation": operation})
+
+
+def _absent() -> Call:
+    """What a call is while nothing is metered."""
+    client = _no_client()
+    return NO_CALL if client is None else client.absent()
 
 
 def metric(

@@ -146,12 +146,14 @@ class Call:
 
     def usage(self, input: int = 0, output: int = 0, **units: int) -> None:  # noqa: A002
         """What the call used: tokens in and out (all of them, cached ones included) and any other
-        unit, for example ``cache_read=``, ``reasoning=``, ``image=``. A later call replaces it."""
+        unit, for example ``cache_read=``, ``reasoning=``, ``image=``. A later call replaces it.
+        """
         self.units = (input, output, units)
 
     def set(self, /, **attributes: Any) -> None:
         """Add attributes. ``user``, ``session``, ``node``, ``finish_reason``, ``response_model``,
-        ``service_tier``, ``http_status`` and ``attempts`` are fields of their own."""
+        ``service_tier``, ``http_status`` and ``attempts`` are fields of their own.
+        """
         if _is_tracked(attributes):
             attributes = freeze_map(attributes)
         self.fields.update(attributes)
@@ -162,7 +164,7 @@ class Call:
         if "first_ns" not in extra:
             extra["first_ns"] = self.intake.mono()
 
-    def record(self, reply: Any) -> None:
+    def record(self, reply: Any, *, output: bool = True) -> None:
         """Read usage, model, finish reason and, if recorded, the output out of a provider's reply.
 
         Objects and dicts of OpenAI, Azure, Anthropic, Bedrock, Gemini, Ollama, TGI, LangChain and
@@ -175,20 +177,27 @@ class Call:
             if found.usage is not None:
                 self.units = found.usage
             for name, value in found.fields.items():
-                self.fields.setdefault(name, value)
-            if self.intake.record_outputs:
+                if self.fields.get(name) is None:
+                    self.fields[name] = value
+            if found.cost_pico is not None:
+                self._extra().setdefault("cost", (found.cost_pico, "litellm"))
+            if output and self.intake.record_outputs:
                 self._extra()["outputs"] = freeze(reply if found.output is None else found.output)
         except Exception as exc:  # noqa: BLE001  # a reply may be any object
             CONTAINMENT.caught("Call.record", exc)
 
-    def inputs(self, value: Any) -> None:
-        """What the call was given; kept only if inputs are recorded."""
-        if self.intake.record_inputs:
+    def frame(self) -> Frame:
+        """What a call that starts within this one sees around it."""
+        return self
+
+    def inputs(self, value: Any, *, keep: bool | None = None) -> None:
+        """What the call was given; kept if inputs are recorded, or as ``keep`` says."""
+        if self.intake.record_inputs if keep is None else keep:
             self._extra()["inputs"] = freeze(value)
 
-    def output(self, value: Any) -> None:
-        """What the call answered; kept only if outputs are recorded."""
-        if self.intake.record_outputs:
+    def output(self, value: Any, *, keep: bool | None = None) -> None:
+        """What the call answered; kept if outputs are recorded, or as ``keep`` says."""
+        if self.intake.record_outputs if keep is None else keep:
             self._extra()["outputs"] = freeze(value)
 
     def cost(self, usd: Decimal | str | int, source: str = "provider") -> None:
@@ -208,9 +217,20 @@ class Call:
         except Exception as trouble:  # noqa: BLE001  # a user's __str__ may do anything
             CONTAINMENT.caught("Call.error", trouble)
 
+    def failed(self, error_type: str, message: str = "") -> None:
+        """The call has failed without an exception: a reply that says so."""
+        error = ("error", error_type[:256], message[:MAX_ERROR_CHARS], None)
+        self._extra().setdefault("error", error)
+
+    def wraps_billable(self) -> None:
+        """A call inside this one is the billable one: this one stays, without usage and cost."""
+        self._extra()["wraps"] = True
+
     @property
     def id(self) -> str:
-        """UUIDv7: milliseconds, 12 bits of the fraction (RFC 9562, 6.2 method 3), 62 random bits."""
+        """UUIDv7: milliseconds, 12 bits of the fraction (RFC 9562, 6.2 method 3), 62 random
+        bits.
+        """
         digits = self.trace_digits
         return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
@@ -273,13 +293,22 @@ class NoCall(Call):
     def first_token(self) -> None:
         """Nothing."""
 
-    def record(self, reply: Any) -> None:
+    def record(self, reply: Any, *, output: bool = True) -> None:
         """Nothing."""
 
-    def inputs(self, value: Any) -> None:
+    def failed(self, error_type: str, message: str = "") -> None:
         """Nothing."""
 
-    def output(self, value: Any) -> None:
+    def wraps_billable(self) -> None:
+        """Nothing."""
+
+    def frame(self) -> Frame:
+        return _frame()
+
+    def inputs(self, value: Any, *, keep: bool | None = None) -> None:
+        """Nothing."""
+
+    def output(self, value: Any, *, keep: bool | None = None) -> None:
         """Nothing."""
 
     def cost(self, usd: Decimal | str | int, source: str = "provider") -> None:
@@ -328,7 +357,7 @@ def new_call(
     call.extra = extra
     call.units = None
     call.end_ns = 0
-    call._token = None  # noqa: SLF001  # its own module's constructor
+    call._token = None  # its own module's constructor
     return call
 
 

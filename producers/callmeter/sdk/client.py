@@ -15,6 +15,7 @@ from typing import Any
 from callmeter.clock import Clock, SystemClock
 from callmeter.errors import DeliveryError, UsageError
 from callmeter.money import to_pico
+from callmeter.sdk import lifecycle
 from callmeter.sdk.call import NO_CALL, Call, frame_of, merged_tags, new_call
 from callmeter.sdk.connect import connect, find_url
 from callmeter.sdk.containment import CONTAINMENT
@@ -34,9 +35,9 @@ RETRY_PAUSE_S = 0.25
 class Client:
     """Meters calls of one program. Thread-safe; usable after a fork (the child is a new source).
 
-    ``transport`` takes the place of the settings' URL. With neither a URL nor a local collector, and
-    when disabled, everything is a no-op. ``threaded=False`` starts no thread: ``flush`` does the work
-    on the caller's, for tests.
+    ``transport`` takes the place of the settings' URL. With neither a URL nor a local collector,
+    and when disabled, everything is a no-op. ``threaded=False`` starts no thread: ``flush`` does
+    the work on the caller's, for tests.
     """
 
     def __init__(
@@ -50,23 +51,38 @@ class Client:
         self.settings = settings or Settings()
         self._clock: Clock = SystemClock() if clock is None else clock
         self._threaded = threaded
-        self._given = transport
-        self.url = None
-        if not self.settings.disabled and transport is None:
-            self.url = find_url(self.settings)
+        #: What calls are handed to; None while nothing is metered.
         self.intake: Intake | None = None
         self._shipper: Shipper | None = None
-        self._was_open = False
         self._drops_told = 0
-        if transport is not None or self.url is not None:
-            self._open(connect(self.url, self.settings) if transport is None else transport)  # type: ignore[arg-type]
+        self.url: str | None = None
+        if self.settings.disabled:
+            return
+        if transport is None:
+            self.url = find_url(self.settings)
+            transport = None if self.url is None else connect(self.url, self.settings)
+        if transport is not None:
+            self._open(transport)
+            lifecycle.watch(self)
 
     def _open(self, transport: Transport) -> None:
         intake = Intake(self.settings, self._clock)
-        shipper = Shipper(intake, transport, self.settings, self._clock)
-        intake.on_first = shipper.start if self._threaded else (lambda: None)
-        self._shipper, self._was_open = shipper, True
+        self._shipper = Shipper(intake, transport, self.settings, self._clock)
+        intake.on_first = self._shipper.start if self._threaded else (lambda: None)
         self.intake = intake
+
+    def after_fork(self) -> object:
+        """In a forked child: a new source with an empty queue. Returns what the parent owns.
+
+        A client with a transport of its own, not a URL, cannot open another and becomes a no-op.
+        """
+        inherited = (self._shipper, self.intake)
+        if self.intake is not None:
+            self.intake.disown()
+            self.intake = self._shipper = None
+            if self.url is not None:
+                self._open(connect(self.url, self.settings))
+        return inherited
 
     # -- events ----------------------------------------------------------------------------------
 
@@ -86,7 +102,7 @@ class Client:
         """A call to a model, as a sync or async context manager. See ``callmeter.generation``."""
         intake = self.intake
         if intake is None:
-            return self._no_call()
+            return self.absent()
         try:
             fields = freeze_map(attributes) if gc.is_tracked(attributes) else attributes
             fields["model"] = model
@@ -121,7 +137,7 @@ class Client:
         """One finite number; NaN and infinity are refused. ``ts`` in seconds since the epoch."""
         intake = self.intake
         if intake is None:
-            self._no_call()
+            self.absent()
             return
         try:
             if type(value) is not float:
@@ -233,7 +249,7 @@ class Client:
     def _emit(self, what: str, build: Callable[[], dict[str, Any]]) -> None:
         intake = self.intake
         if intake is None:
-            self._no_call()
+            self.absent()
             return
         try:
             event = build()
@@ -246,7 +262,7 @@ class Client:
         except Exception as exc:  # noqa: BLE001
             CONTAINMENT.caught(what, exc)
 
-    def _no_call(self) -> Call:
+    def absent(self) -> Call:
         """Disabled or nowhere to send: nothing. Closed: counted, and an error under test."""
         if self._shipper is not None:
             self._shipper.refuse()
@@ -267,7 +283,8 @@ class Client:
         return result
 
     def flush_or_raise(self, timeout_s: float = 5.0, retries: int = 3) -> FlushResult:
-        """Flush, up to ``retries`` more times; ``DeliveryError`` if anything is pending or was lost.
+        """Flush, up to ``retries`` more times; ``DeliveryError`` if anything is pending or was
+        lost.
 
         ``ValueError`` for negative retries.
         """
@@ -319,6 +336,7 @@ class Client:
             return
         try:
             self.intake = None
+            lifecycle.unwatch(self)
             seconds = self.settings.shutdown_timeout_s if timeout_s is None else timeout_s
             self._shipper.close(seconds)
         except Exception as exc:  # noqa: BLE001

@@ -1,4 +1,6 @@
-"""Where a client sends: the URL it was given, else the local collector if it answers, else nowhere."""
+"""Where a client sends: the URL it was given, else the local collector if it answers, else
+nowhere.
+"""
 
 from __future__ import annotations
 
@@ -37,9 +39,8 @@ def local_collector_answers(host: str = LOCAL_HOST, port: int = LOCAL_PORT) -> b
     try:
         with socket.create_connection((host, port), PROBE_S) as connection:
             connection.settimeout(PROBE_S)
-            connection.sendall(
-                f"GET /healthz HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode()
-            )
+            request = f"GET /healthz HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n"
+            connection.sendall(request.encode())
             status = connection.recv(64)
     except OSError:
         return False

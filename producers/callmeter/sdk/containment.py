@@ -49,7 +49,9 @@ class Containment:
         self._complaints = Complaints()
 
     def caught(self, where: str, exc: BaseException) -> None:
-        """An entry point failed: raise under test, else count and log. Never raises in production."""
+        """An entry point failed: raise under test, else count and log. Never raises in
+        production.
+        """
         if self.raising:
             raise exc
         self.contained += 1

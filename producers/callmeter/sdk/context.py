@@ -1,7 +1,7 @@
 """What surrounds a call: its parent, trace, phase, program and tags. Never mixed between tasks.
 
-One immutable object in one ``ContextVar``. Inside a call that object is the call itself, so entering
-one costs a single ``ContextVar.set``.
+One immutable object in one ``ContextVar``. Inside a call that object is the call itself, so
+entering one costs a single ``ContextVar.set``.
 """
 
 from __future__ import annotations
@@ -32,12 +32,20 @@ class Root(Protocol):
 
 class Frame(Protocol):
     """What a new call sees around it. ``span`` is the low 62 bits of the parent's id, or a foreign
-    parent's id as text; ``root`` is None outside of any trace."""
+    parent's id as text; ``root`` is None outside of any trace.
+    """
 
-    root: Root | None
-    span: int | str | None
-    sampled: bool
-    labels: Labels
+    @property
+    def root(self) -> Root | None: ...
+
+    @property
+    def span(self) -> int | str | None: ...
+
+    @property
+    def sampled(self) -> bool: ...
+
+    @property
+    def labels(self) -> Labels: ...
 
 
 class Surroundings:
@@ -72,7 +80,8 @@ FRAME: ContextVar[Frame] = ContextVar("callmeter_frame", default=NOWHERE)
 
 class LabelBlock:
     """A with-block that lays labels over those around it; the inner one wins. Reusable, not shared
-    between tasks: each ``with`` needs its own, as ``callmeter.tags(...)`` makes."""
+    between tasks: each ``with`` needs its own, as ``callmeter.tags(...)`` makes.
+    """
 
     __slots__ = ("_phase", "_program", "_tags", "_tokens")
 

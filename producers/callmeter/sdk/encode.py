@@ -36,6 +36,12 @@ _TEXT_FIELDS = frozenset(_END_FIELDS)
 _END_ONLY = frozenset(_END_FIELDS) - frozenset(_BEGIN_FIELDS)
 _NUMBER_FIELDS = {"http_status": (0, 999), "attempts": (1, 1_000_000)}
 
+#: Operations whose calls are model calls: those of ``callmeter.schema.events``, which the SDK does
+#: not import (msgspec); a test holds them equal.
+MODEL_OPERATIONS = frozenset({"chat", "text_completion", "embeddings", "generate_content"})
+#: What a model call becomes when the call inside it is the billable one.
+WRAPPER_OPERATION = "invoke_model"
+
 #: A metric as it is queued: (METRIC, anchor, monotonic ns, name, value, step, labels, ts).
 METRIC = "metric"
 #: Any other event as it is queued: (EVENT, the event as a dict).
@@ -79,7 +85,7 @@ class Encoder:
         event = self._call(call, "call_end")
         latency_us = (call.end_ns - call.start_ns) // 1000
         event["ts_us"] = event["started_us"] + latency_us
-        event["latency_us"] = latency_us if latency_us < MAX_DURATION_US else MAX_DURATION_US
+        event["latency_us"] = min(MAX_DURATION_US, latency_us)
         event["status"] = "ok"
         self._fields(event, call.fields, ended=True)
         units = call.units
@@ -107,7 +113,7 @@ class Encoder:
         parent = call.parent
         if parent is not None:
             event["parent_span_id"] = (
-                parent if type(parent) is str else f"{1 << 63 | parent:016x}"  # type: ignore[operator]
+                parent if isinstance(parent, str) else f"{1 << 63 | parent:016x}"
             )
         if call.name:
             event["name"] = _dim(event, "name", call.name)
@@ -162,6 +168,10 @@ class Encoder:
         cost = extra.get("cost")
         if cost is not None:
             event["cost_pico"], event["cost_source"] = str(cost[0]), cost[1][:MAX_DIM_CHARS]
+        if "wraps" in extra:
+            event["operation"] = WRAPPER_OPERATION
+            for name in ("usage", "cost_pico", "cost_source"):
+                event.pop(name, None)
         self._recorded(event, extra, ("inputs", "outputs"))
 
     def _recorded(
@@ -236,7 +246,9 @@ class Encoder:
 
 
 def _cut_down(event: dict[str, Any]) -> bytes:
-    """Make an event fit: recorded text goes first, then long attributes. Each is marked in ``cut``."""
+    """Make an event fit: recorded text goes first, then long attributes. Each is marked in
+    ``cut``.
+    """
     for name in ("outputs", "inputs"):
         if event.pop(name, None) is not None:
             _mark(event, name)

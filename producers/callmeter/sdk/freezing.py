@@ -20,7 +20,8 @@ class _Budget:
 
 def freeze(value: Any) -> Any:
     """A copy made of dicts, lists, text, numbers and None. Models (pydantic, dataclasses with
-    ``get_json``) give their own JSON; anything else its ``str``. Never raises."""
+    ``get_json``) give their own JSON; anything else its ``str``. Never raises.
+    """
     return _freeze(value, MAX_DEPTH, _Budget())
 
 

@@ -1,8 +1,8 @@
 """Between the caller's threads and the shipper's: a bounded queue, and the calls that are open.
 
-Hot path: callers append to ``queue`` and compare its length with ``alarm``, nothing more. Everything
-shared is changed by single operations that the interpreter makes atomic (deque.append, dict.pop);
-the one lock guards the drop counter and is never held while anything waits.
+Hot path: callers append to ``queue`` and compare its length with ``alarm``, nothing more.
+Everything shared is changed by single operations that the interpreter makes atomic (deque.append,
+dict.pop); the one lock guards the drop counter and is never held while anything waits.
 """
 
 from __future__ import annotations
@@ -137,6 +137,12 @@ class Intake:
         """An event came after ``close``: a counted no-op, an error under test."""
         with self.lock:
             self.too_late += 1
+
+    def disown(self) -> None:
+        """After a fork, in the child: what is queued and open here belongs to the parent."""
+        self.lock = threading.RLock()  # another thread of the parent may have held it
+        self.queue.clear()
+        self.open.clear()
 
     def rearm(self, limit: int) -> None:
         """The shipper is about to drain: how many events may wait from now on."""

@@ -28,9 +28,9 @@ MAX_BACKOFF_S = 30.0
 class Spool(Protocol):
     """Where envelopes wait on disk. Called on the shipper's thread only; errors are its own.
 
-    ``put`` keeps an envelope and returns what had to go for it, as (reason, events): an envelope that
-    could not be kept is among them. ``take`` hands out the oldest envelope that is not handed out,
-    or None; ``done`` forgets one (delivered or refused for good); ``back`` takes it in again.
+    ``put`` keeps an envelope and returns what had to go for it, as (reason, events): an envelope
+    that could not be kept is among them. ``take`` hands out the oldest envelope that is not handed
+    out, or None; ``done`` forgets one (delivered or refused for good); ``back`` takes it in again.
     ``events`` counts events kept that belong to this source. ``sync`` makes everything durable.
     """
 
@@ -59,6 +59,7 @@ class Outbox:
         *,
         monotonic_s: Callable[[], float],
         rng: random.Random,
+        max_flying_bytes: int,
         spool: Spool | None = None,
         durable: bool = False,
         on_delivered: Callable[[Delivery], None] | None = None,
@@ -67,6 +68,8 @@ class Outbox:
         self._source = source
         self._monotonic_s = monotonic_s
         self._rng = rng
+        self._max_flying_bytes = max_flying_bytes
+        self._flying_bytes = 0
         self._spool = spool
         self._durable = durable
         self._on_delivered = on_delivered
@@ -104,7 +107,8 @@ class Outbox:
             delivery = self._reports.popleft()
             if (delivery.envelope.source, delivery.envelope.seq) in self._from_spool:
                 self._settle_spooled(delivery)
-            elif self._flying.pop(delivery.envelope.seq, None) is not None:
+            elif (envelope := self._flying.pop(delivery.envelope.seq, None)) is not None:
+                self._flying_bytes -= len(envelope.data)
                 self._settle_own(delivery)
         return any_report
 
@@ -116,15 +120,19 @@ class Outbox:
             return
         while self._waiting:
             seq, envelope = self._waiting[0]
-            # Noted before it is sent: the report may come from another thread at once.
-            self._flying[seq] = envelope
+            size = len(envelope.data)
+            if self._flying and self._flying_bytes + size > self._max_flying_bytes:
+                return  # what flies cannot be dropped, so it must not fill the memory
             if not self._transport.send(envelope):
-                del self._flying[seq]
                 return
             heapq.heappop(self._waiting)
+            self._flying[seq] = envelope
+            self._flying_bytes += size
 
     def bound(self, max_bytes: int) -> None:
-        """Keep at most ``max_bytes`` in memory: the oldest waiting go to the spool, or are dropped."""
+        """Keep at most ``max_bytes`` in memory: the oldest waiting go to the spool, or are
+        dropped.
+        """
         while self.bytes > max_bytes and self._waiting:
             self._give_up(heapq.heappop(self._waiting)[1], DropReason.QUEUE_FULL)
 
@@ -143,9 +151,13 @@ class Outbox:
 
     def unsettled_below(self, seq: int) -> int:
         """Events in envelopes below ``seq`` that are neither delivered nor dropped."""
-        own = sum(e.n for s, e in self._waiting if s < seq)
+        own = sum(e.n for s, e in list(self._waiting) if s < seq)
         own += sum(e.n for s, e in list(self._flying.items()) if s < seq)
         return own + self.spooled()
+
+    def pending(self) -> int:
+        """Events sealed and neither delivered nor dropped, on disk too."""
+        return self.events + self.spooled()
 
     def spooled(self) -> int:
         """Events of this source that wait on disk."""
@@ -160,6 +172,7 @@ class Outbox:
         for envelope in list(self._flying.values()):
             heapq.heappush(self._waiting, (envelope.seq, envelope))
         self._flying.clear()
+        self._flying_bytes = 0
         while self._waiting:
             self._give_up(heapq.heappop(self._waiting)[1], reason)
         if self._spool is not None:

@@ -11,9 +11,9 @@ class FlushResult:
     """What became of everything accepted before ``flush`` was called.
 
     Counts are events over the client's whole life, and ``accepted == delivered + pending +
-    sum(dropped.values())``. ``pending`` is what no backend has acknowledged yet; ``spooled`` of those
-    lie on disk. ``ok`` is true only if nothing is pending and nothing was dropped since the last
-    result. ``error`` is the transport's last trouble in one line.
+    sum(dropped.values())``. ``pending`` is what no backend has acknowledged yet; ``spooled`` of
+    those lie on disk. ``ok`` is true only if nothing is pending and nothing was dropped since the
+    last result. ``error`` is the transport's last trouble in one line.
     """
 
     ok: bool
@@ -29,10 +29,10 @@ class FlushResult:
 class Stats:
     """A client's counters at one moment.
 
-    ``accepted == delivered + pending + sum(dropped.values())``. ``queued`` of the pending events are
-    not in an envelope yet. ``bytes`` is the memory estimated for all that is pending.
-    ``sampled_out`` were never accepted; ``open_calls`` have begun and not ended; ``contained`` counts
-    errors of the SDK itself that the host did not see.
+    ``accepted == delivered + pending + sum(dropped.values())``. ``queued`` of the pending events
+    are not in an envelope yet. ``bytes`` is the memory estimated for all that is pending.
+    ``sampled_out`` were never accepted; ``open_calls`` have begun and not ended; ``contained``
+    counts errors of the SDK itself that the host did not see.
     """
 
     source: str

@@ -1,0 +1,37 @@
+"""One billable call where instruments nest: the innermost one.
+
+An instrument that is about to call a model says so. The nearest open model call around it, in the
+same trace, then was only a wrapper if it is the same operation on the same model (a user's own
+``generation`` around an instrumented client, LangChain over OpenAI): it stays in the trace as
+``invoke_model``, without usage and cost.
+"""
+
+from __future__ import annotations
+
+from callmeter.sdk.call import Call
+from callmeter.sdk.encode import MODEL_OPERATIONS
+
+#: No trace is deeper than this; a bound, should parents ever run in a circle.
+MAX_DEPTH = 64
+
+
+def enter_billable(call: Call) -> None:
+    """``call`` has started and will be billed: whoever wraps it will not."""
+    open_calls = {c.span: c for c in list(call.intake.open) if hasattr(c, "start_ns")}
+    parent = call.parent
+    for _ in range(MAX_DEPTH):
+        around = open_calls.get(parent) if isinstance(parent, int) else None
+        if around is None:
+            return
+        if around.fields.get("operation", "chat") in MODEL_OPERATIONS:
+            if _same(around, call):
+                around.wraps_billable()
+            return
+        parent = around.parent
+
+
+def _same(outer: Call, inner: Call) -> bool:
+    return all(
+        outer.fields.get(name, default) == inner.fields.get(name, default)
+        for name, default in (("model", ""), ("operation", "chat"))
+    )
