@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct
 
 from callmeter.schema.events import MODEL_OPERATIONS, CallEnd, Cost, Event
 from callmeter.schema.header import EnvelopeHeader
@@ -48,8 +48,11 @@ class Row(Struct, gc=False):
     latencies_us: list[int] | None = None
     ttfts_us: list[int] | None = None
 
-    def add(self, call: CallEnd, pricer: Pricer) -> None:
-        """Add one call, and have it priced if it is a model's."""
+    def add(self, call: CallEnd, pricer: Pricer) -> None:  # noqa: C901, PLR0912
+        """Add one call, and have it priced if it is a model's.
+
+        In one piece, since it runs for every call: two helpers less are 2 % of the meter.
+        """
         started_us = call.started_us
         if not self.calls or started_us < self.first_us:
             self.first_us = started_us
@@ -72,14 +75,13 @@ class Row(Struct, gc=False):
             sums = self.usage
             for unit, count in usage.items():
                 sums[unit] = sums.get(unit, 0) + count
-        self._add_times(call.latency_us, call.ttft_us)
-
-    def _add_times(self, latency_us: int | UnsetType, ttft_us: int | UnsetType) -> None:
+        latency_us = call.latency_us
         if latency_us is not UNSET:
             if self.latencies_us is None:
                 self.latencies_us = [latency_us]
             else:
                 self.latencies_us.append(latency_us)
+        ttft_us = call.ttft_us
         if ttft_us is not UNSET:
             if self.ttfts_us is None:
                 self.ttfts_us = [ttft_us]

@@ -62,9 +62,12 @@ def settle(call: CallEnd, pricer: Pricer) -> int | None:
     usage = call.usage
     if usage is UNSET:
         return None
-    priced = _price(call, call.model, usage, pricer)
+    if call.service_tier:
+        priced = _price_tier(call, call.model, usage, pricer)
+    else:
+        priced = pricer.price(call.provider, call.model, call.started_us, usage)
     if priced is None and call.response_model and call.response_model != call.model:
-        priced = _price(call, call.response_model, usage, pricer)
+        priced = _price_tier(call, call.response_model, usage, pricer)
     if priced is None:
         return None
     pico = priced.cost_pico
@@ -74,10 +77,11 @@ def settle(call: CallEnd, pricer: Pricer) -> int | None:
     return pico
 
 
-def _price(call: CallEnd, model: str, usage: Mapping[str, int], pricer: Pricer) -> Priced | None:
-    tier = call.service_tier
-    if not tier:
-        return pricer.price(call.provider, model, call.started_us, usage)
-    if tier == BATCH:
-        return pricer.price(call.provider, model, call.started_us, usage, batch=True)
-    return pricer.price(call.provider, model, call.started_us, usage, service_tier=tier)
+def _price_tier(
+    call: CallEnd, model: str, usage: Mapping[str, int], pricer: Pricer
+) -> Priced | None:
+    batch = call.service_tier == BATCH
+    tier = None if batch else call.service_tier or None
+    return pricer.price(
+        call.provider, model, call.started_us, usage, service_tier=tier, batch=batch
+    )
