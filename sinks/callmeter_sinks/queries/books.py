@@ -74,11 +74,14 @@ class DeadLetter:
 
 
 # Each envelope of a source once: duplicates are marked in the ledger and left out here.
+# Columns are read through ``e``, since a bare name in WHERE would mean the aggregate of that name.
 _LEDGER = (
-    "SELECT source, seq, any(project) AS project, any(service) AS service, max(n) AS n, "
-    "max(accepted) AS accepted, min(log_ts) AS at, max(sent_at) AS sent_at FROM envelopes "
-    "WHERE verdict != 'duplicate' AND source != toUUID('{nil}'){more} GROUP BY source, seq"
+    "SELECT source, seq, any(e.project) AS project, any(e.service) AS service, max(e.n) AS n, "
+    "max(e.accepted) AS accepted, any(e.dropped) AS dropped, max(e.last) AS last, "
+    f"min(e.log_ts) AS at FROM envelopes AS e WHERE e.verdict != 'duplicate' "
+    f"AND e.source != toUUID('{_NIL}')"
 )
+_BY_ENVELOPE = "GROUP BY source, seq"
 
 
 def gaps(
@@ -88,18 +91,18 @@ def gaps(
     binding = Binding()
     where = ""
     if project is not None:
-        where += f" AND project = {binding.add(project, 'String')}"
+        where += f" AND e.project = {binding.add(project, 'String')}"
     if source is not None:
-        where += f" AND source = toUUID({binding.add(_uuid(source), 'String')})"
+        where += f" AND e.source = toUUID({binding.add(_uuid(source), 'String')})"
     if since is not None:
         active = " AND ".join(Period.of(since, None).sql("log_ts", binding))
-        where += f" AND source IN (SELECT source FROM envelopes WHERE {active})"
+        where += f" AND e.source IN (SELECT source FROM envelopes WHERE {active})"
     # Sources with a hole first, by counting; only their envelopes are put in order.
     broken = (
         "SELECT source FROM envelopes WHERE verdict != 'duplicate' "
         "GROUP BY source HAVING uniqExact(seq) != max(seq) + 1"
     )
-    ledger = _LEDGER.format(nil=_NIL, more=f"{where} AND source IN ({broken})")
+    ledger = f"{_LEDGER}{where} AND e.source IN ({broken}) {_BY_ENVELOPE}"
     answer = store.query(
         "SELECT toString(source), project, service, previous + 1 AS first, seq - 1 AS last, "
         "accepted - n - accepted_before AS events, "
@@ -126,17 +129,13 @@ def gaps(
 def sources(store: Store, *, project: str | None, since: datetime | None) -> list[SourceRow]:
     """Producers by their headers. See ``Queries.sources``."""
     binding = Binding()
-    where = [f"verdict != 'duplicate' AND source != toUUID('{_NIL}')"]
-    if project is not None:
-        where.append(f"project = {binding.add(project, 'String')}")
+    where = f" AND e.project = {binding.add(project, 'String')}" if project is not None else ""
     having = Period.of(since, None).sql("last_at", binding)
     answer = store.query(
         "SELECT toString(source), argMax(project, seq), argMax(service, seq), count() AS number, "
         "min(at) AS first_at, max(at) AS last_at, max(accepted) AS accepted_, sum(n) AS stored, "
         "toInt64(accepted_) - toInt64(stored) AS missing, argMax(dropped, seq), max(last) "
-        "FROM (SELECT source, seq, any(project) AS project, any(service) AS service, max(n) AS n, "
-        "max(accepted) AS accepted, any(dropped) AS dropped, max(last) AS last, min(log_ts) AS at "
-        f"FROM envelopes WHERE {' AND '.join(where)} GROUP BY source, seq) "
+        f"FROM ({_LEDGER}{where} {_BY_ENVELOPE}) "
         f"GROUP BY source {f'HAVING {having[0]}' if having else ''} ORDER BY last_at DESC",
         binding.values,
     )
