@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from support.cli import PRICED, TRACE, Ran, callmeter, environment, query, started
 
 NOWHERE = "127.0.0.1:9"  # the discard port: nothing listens there

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from support.cli import PRICED, TRACE, callmeter, query, started
 
 CALLS, INPUT, OUTPUT, COST = 19_366, 22_361_870, 4_088_665, "5.8074795"

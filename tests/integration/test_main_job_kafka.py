@@ -1,4 +1,4 @@
-"""The main job over a real Kafka: two Faust workers and a sink, killed halfway and started again."""
+"""The main job over a real Kafka: two Faust workers and a sink, killed halfway and restarted."""
 
 from __future__ import annotations
 
@@ -133,9 +133,8 @@ def test_killed_workers_and_sink_change_nothing(
         assert again.code == 0, again.err
         wait_metered(url)
         pipeline.stop("worker-0", "worker-1")
-        pipeline.kill("sink")
-        pipeline.stop("sink")
-        assert pipeline.kills == 5
+        assert pipeline.kills == 4
+    # Leaving the block has killed the sink for good, in the middle of whatever it did.
     store = f"chdb:{tmp_path / 'store'}"
     drained = callmeter("sink", "--kafka", url, "--store", store, "--drain")
     assert drained.code == 0, drained.err
