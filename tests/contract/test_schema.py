@@ -23,6 +23,7 @@ from callmeter.schema.metered import (
 )
 from callmeter.schema.reasons import RefusedReason
 from callmeter.schema.topics import BY_NAME, TOPICS
+from callmeter_processors.judge import open_envelope
 from callmeter_processors.limits import MeterLimits
 from callmeter_processors.lines import judge_lines
 from callmeter_processors.meter import PartitionMeter
@@ -178,7 +179,7 @@ ODD = st.one_of(
 
 
 @given(st.sampled_from([*HEADER, "environment", "service", "accepted", "dropped", "last"]), ODD)
-def test_the_headers_schema_and_its_reader_agree(name, value):
+def test_the_headers_schema_its_reader_and_the_judge_agree(name, value):
     # The reader leaves the format's version and the limit of events to the judge.
     if name == "v" and value != 1:
         return
@@ -186,8 +187,10 @@ def test_the_headers_schema_and_its_reader_agree(name, value):
         return
     header = HEADER | {name: value}
     text = json.dumps(header).encode()
+    opened = open_envelope(text, str(header["source"]).encode())
+    assert (opened.refusal is None) is valid("envelope_header", header)
     if valid("envelope_header", header):
-        assert getattr(decode_header(text), name) == value
+        assert getattr(decode_header(text), name) == getattr(opened.header, name) == value
     else:
         with pytest.raises(HeaderError, match=repr(name)):
             decode_header(text)
