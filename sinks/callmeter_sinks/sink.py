@@ -66,6 +66,7 @@ class Sink:
         max_buffered_bytes: int = 128 * 2**20,
         accept_loss: bool = False,
         clock: Clock | None = None,
+        first_retry_s: float = 0.1,
     ) -> None:
         self._store = store
         self._source = source
@@ -75,10 +76,14 @@ class Sink:
         self._accept_loss = accept_loss
         self._clock = clock or SystemClock()
         self._stop = threading.Event()
-        self._patience = Patience(self._stop)
+        self._patience = Patience(self._stop, first_s=first_retry_s)
         self._writers: dict[int, PartitionWriter] = {}
         self._epochs: dict[int, int] = {}  # the assignment a partition was last taken under
         self._again_at_s: dict[int, float] = {}  # when a partition lost to another may be claimed
+        # A small insert costs the engine about as much as a middling one (some twenty views), so
+        # ranges that are not full wait as long as the last round of inserts took: half the time
+        # at most is spent on a trickle, and the more partitions, the larger the ranges.
+        self._rest_until_s = 0.0
         self._gone = SinkStats()  # what writers did that are no more
         self._lag: dict[int, int] = {}
         self._lag_at_s = 0.0
@@ -129,16 +134,22 @@ class Sink:
         wait_s = _IDLE_S
         try:
             self._follow_assignment()
+            spent_s = 0.0
             for partition, writer in list(self._writers.items()):
                 now_s = self._clock.monotonic_s()
                 moved |= writer.fill(now_s) > 0
                 due_s = writer.due_in_s(now_s)
                 last = self._at(writer, ends)
+                if due_s is not None and not writer.pressing:
+                    due_s = max(due_s, self._rest_until_s - now_s)
                 if due_s == 0.0 or (last and writer.buffered):
                     self._write(partition, writer, everything=last)
+                    spent_s += self._clock.monotonic_s() - now_s
                     moved = True
                 elif due_s is not None:
                     wait_s = min(wait_s, due_s)
+            if spent_s:
+                self._rest_until_s = self._clock.monotonic_s() + spent_s
             self._relieve()
             self._measure_lag()
             if not moved:

@@ -219,6 +219,11 @@ class PartitionWriter:
         return 0.0 if self._next_log_id is not None else self._buffer.due_in_s(now_s)
 
     @property
+    def pressing(self) -> bool:
+        """Whether the next insert should not be put off for the sake of a larger one."""
+        return self._next_log_id is not None or self._buffer.full()
+
+    @property
     def buffered_bytes(self) -> int:
         return self._buffer.bytes
 

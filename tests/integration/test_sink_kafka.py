@@ -111,13 +111,14 @@ def test_drains_committed_records_and_nothing_else(
 def test_a_second_sink_of_the_group_takes_partitions_over_and_gives_them_back(
     settings: KafkaSettings, topics: AppliedTopics, store: Store
 ) -> None:
-    streams = [MeteredStream(topics.log_id, partition) for partition in range(PARTITIONS)]
+    streams = [MeteredStream(topics.log_id, p, months=1) for p in range(PARTITIONS)]
     done = threading.Event()
 
     def feed() -> None:
         while not done.is_set():
             for stream in streams:
                 write(settings, [(stream.partition, stream.checkpoint(envelopes=5))])
+            done.wait(0.3)  # as a meter's checkpoints come
 
     feeder = threading.Thread(target=feed)
     sources, sinks, threads = [], [], []
