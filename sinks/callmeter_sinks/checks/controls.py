@@ -121,9 +121,13 @@ def _holes(store: Store, period: Period) -> tuple[Check, list[Unverifiable]]:
     answer = store.query(
         "SELECT toString(log_id), partition, previous + 1, first - 1 FROM ("
         "SELECT log_id, partition, first, "
-        "lagInFrame(last, 1, first - 1) OVER (PARTITION BY log_id, partition ORDER BY first "
-        "ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS previous "
-        f"FROM rollup_controls WHERE {within}) WHERE first != previous + 1 ORDER BY ALL",
+        # Before the first checkpoint there may be no record of the ledger.
+        "lagInFrame(last, 1, least(first, oldest) - 1) OVER (PARTITION BY log_id, partition "
+        "ORDER BY first ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS previous "
+        f"FROM (SELECT log_id, partition, first, last FROM rollup_controls WHERE {within}) AS c "
+        "INNER JOIN (SELECT log_id, partition, min(origin) AS oldest FROM envelopes "
+        f"WHERE {within} GROUP BY log_id, partition) AS e USING (log_id, partition)) "
+        "WHERE first != previous + 1 ORDER BY ALL",
         binding.values,
     )
     lost = {
