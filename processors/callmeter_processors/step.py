@@ -15,11 +15,14 @@ from callmeter.log.record import LogRecord
 
 
 class Output(NamedTuple):
-    """A record to be written with the checkpoint. ``partition`` None means murmur2(key) mod N."""
+    """A record to be written with the checkpoint. ``partition`` None means murmur2(key) mod N.
+
+    ``value`` None deletes the key of a compacted topic.
+    """
 
     topic: str
     key: bytes
-    value: bytes
+    value: bytes | None
     partition: int | None = None
 
 

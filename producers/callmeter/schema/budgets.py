@@ -12,7 +12,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Literal, NamedTuple
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType, field
 
 from callmeter.errors import DataError, NewerSchemaError, UsageError
 from callmeter.money import format_usd, to_pico, wire_to_pico
@@ -55,7 +55,8 @@ class Budget(Struct, kw_only=True):
 
     ``version`` counts edits. ``basis`` is the version in which what is counted was last changed
     (window, scope, per): spend of another basis is another sum. ``terms`` is the version in which
-    limits or thresholds were: alert ids hold it. ``resets`` counts manual resets.
+    limits or thresholds were, ``terms_us`` its time: alert ids hold it, and windows that had ended
+    by then are not judged by it. ``resets`` counts manual resets.
     """
 
     v: int = BUDGET_VERSION
@@ -63,12 +64,13 @@ class Budget(Struct, kw_only=True):
     version: int = 1
     basis: int = 1
     terms: int = 1
+    terms_us: int = 0
     window: str = "day"
     scope: dict[str, list[str]] = {}
     per: str = ""
     limit_pico: str | UnsetType = UNSET
     limit_tokens: int | UnsetType = UNSET
-    thresholds: list[str] = list(DEFAULT_THRESHOLDS)
+    thresholds: list[str] = field(default_factory=lambda: list(DEFAULT_THRESHOLDS))
     action: Literal["alert", "stop"] = "alert"
     state: Literal["active", "disabled", "deleted"] = "active"
     resets: int = 0
@@ -227,7 +229,9 @@ def next_version(old: Budget | None, wanted: Budget, now_us: int) -> Budget:
     life is taken for the new one's.
     """
     if old is None:
-        return msgspec.structs.replace(wanted, version=1, basis=1, terms=1, edited_us=now_us)
+        return msgspec.structs.replace(
+            wanted, version=1, basis=1, terms=1, terms_us=now_us, edited_us=now_us
+        )
     version = old.version + 1
     revived = old.state == "deleted" != wanted.state
     same_basis = not revived and _basis(old) == _basis(wanted)
@@ -237,6 +241,7 @@ def next_version(old: Budget | None, wanted: Budget, now_us: int) -> Budget:
         version=version,
         basis=old.basis if same_basis else version,
         terms=old.terms if same_terms else version,
+        terms_us=old.terms_us if same_terms else now_us,
         edited_us=now_us,
     )
 

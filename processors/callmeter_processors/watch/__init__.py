@@ -1,0 +1,1 @@
+"""The watch: budgets, objectives and running windows, folded from ``spend`` (design 7)."""
