@@ -41,12 +41,12 @@ class Checkpoint:
 class Step(Protocol):
     """One partition's fold. Called from one thread, in the order of offsets.
 
-    ``restore`` is called once, before anything else, with every live row of the partition. ``process``
-    never raises on a producer's input: bad input becomes a verdict. An exception is a bug or a newer
-    state format (``NewerSchemaError``), and stops the worker before anything is committed.
-    ``tick(now_us)`` tells the wall time, at most once a second, before a checkpoint. ``checkpoint``
-    returns the changes and forgets them; if the transaction fails the runtime throws the step away
-    and restores a new one from the log.
+    ``restore`` is called once, before anything else, with every live row of the partition.
+    ``process`` never raises on a producer's input: bad input becomes a verdict. An exception is a
+    bug or a newer state format (``NewerSchemaError``), and stops the worker before anything is
+    committed. ``tick(now_us)`` tells the wall time, at most once a second, before a checkpoint.
+    ``checkpoint`` returns the changes and forgets them; if the transaction fails the runtime throws
+    the step away and restores a new one from the log.
     """
 
     def restore(self, rows: Mapping[bytes, bytes]) -> None: ...

@@ -1,7 +1,7 @@
 """Exact money: integer pico-USD in programs, ``Decimal`` at the edges, never a float.
 
-One USD is 10**12 pico. Every published price per million tokens with at most six decimals is a whole
-number of pico per token, so prices times counts stay exact. A foreign number is rounded once,
+One USD is 10**12 pico. Every published price per million tokens with at most six decimals is a
+whole number of pico per token, so prices times counts stay exact. A foreign number is rounded once,
 half-even, where it enters (design 4 of the laws).
 """
 
@@ -59,7 +59,7 @@ def format_usd(pico: int) -> str:
 
 
 def wire_to_pico(text: str) -> int:
-    """The wire's ``cost_pico``, a JSON string of an integer; ``ValueError`` if it is anything else."""
+    """The wire's ``cost_pico``, a string of an integer; ``ValueError`` if it is anything else."""
     if not _WIRE.match(text):
         raise ValueError(f"cost_pico is not a plain integer: {text[:60]!r}")
     pico = int(text)

@@ -6,6 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from callmeter.errors import CannotWriteError
 
@@ -67,7 +68,7 @@ class DirectoryLock:
             os.close(self._fd)
             self._fd = None
 
-    def __enter__(self) -> DirectoryLock:
+    def __enter__(self) -> Self:
         self.acquire()
         return self
 

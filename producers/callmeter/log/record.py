@@ -36,9 +36,10 @@ class Appended(NamedTuple):
 class LogAppender(Protocol):
     """Appends from an asyncio program: the collector, the command line.
 
-    ``append`` returns once every record is durable in the log (Kafka: acks=all; SQLite: fsynced), in
-    the order given. It raises ``UnreachableError`` if that could not be learned within the time-out,
-    in which case a record may or may not be there: re-sending the same envelope is always safe.
+    ``append`` returns once every record is durable in the log (Kafka: acks=all; SQLite: fsynced),
+    in the order given. It raises ``UnreachableError`` if that could not be learned within the
+    time-out, in which case a record may or may not be there: re-sending the same envelope is always
+    safe.
     """
 
     log_id: str

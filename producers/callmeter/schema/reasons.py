@@ -25,7 +25,7 @@ class RefusedReason(StrEnum):
 
 
 class DropReason(StrEnum):
-    """Why an event never got a number, or an envelope was given up (counted in headers and stats)."""
+    """Why an event got no number, or an envelope was given up; counted in headers and stats."""
 
     QUEUE_FULL = "queue_full"
     TOO_LARGE = "too_large"

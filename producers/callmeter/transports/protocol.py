@@ -50,10 +50,11 @@ class Transport(Protocol):
 
     ``send`` takes an envelope and returns at once if it can: True means taken (exactly one
     ``Delivery`` will follow, through ``report``), False means the transport is full for now and
-    nothing was taken. It never raises for a backend's sake. ``report`` may be called from any thread.
-    ``poll(timeout_s)`` lets the transport work and returns when something was reported, or after the
-    time-out. ``close(timeout_s)`` tries to finish what is in flight within the time and reports RETRY
-    for the rest; it is idempotent. A transport is not usable after a fork: the child opens its own.
+    nothing was taken. It never raises for a backend's sake. ``report`` may be called from any
+    thread. ``poll(timeout_s)`` lets the transport work and returns when something was reported, or
+    after the time-out. ``close(timeout_s)`` tries to finish what is in flight within the time and
+    reports RETRY for the rest; it is idempotent. A transport is not usable after a fork: the child
+    opens its own.
     """
 
     name: str
