@@ -52,11 +52,10 @@ class OpenAIStub:
         #: Leave usage out of every reply.
         self.no_usage = False
         self._failures: deque[tuple[int, dict[str, str]]] = deque()
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.05,), daemon=True
-        )
+        self._server = _StubServer(("127.0.0.1", port), _Handler)
+        self._server.stub = self
+        serve = self._server.serve_forever
+        self._thread = threading.Thread(target=serve, args=(0.05,), daemon=True)
 
     @property
     def base_url(self) -> str:
@@ -82,67 +81,75 @@ class OpenAIStub:
         self._server.serve_forever()
 
 
-def _handler(stub: OpenAIStub) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class _StubServer(ThreadingHTTPServer):
+    daemon_threads = True
+    stub: OpenAIStub
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-            """Tests are quiet."""
 
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            stub.requests.append(body)
-            failure = stub.failure()
-            if failure is not None:
-                self._error(failure[0], "the stub was told to fail", failure[1])
-            elif stub.refuse_stream_options and "stream_options" in body:
-                self._error(400, "Unrecognized request argument supplied: stream_options", {})
-            elif self.path.partition("?")[0].endswith("/embeddings"):
-                self._json(_embeddings(body))
-            elif self.path.partition("?")[0].endswith("/responses"):
-                self._answer(body, _response(body), _response_events(body))
-            elif self.path.partition("?")[0].endswith("/chat/completions"):
-                self._answer(body, _chat(body), _chat_chunks(body))
-            else:
-                self._error(404, f"no such path: {self.path}", {})
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _StubServer
 
-        def _answer(self, body: dict[str, Any], whole: Any, events: Iterator[Any]) -> None:
-            if not body.get("stream"):
-                if stub.no_usage:
-                    whole.pop("usage", None)
-                self._json(whole)
-                return
-            self.send_response(200)
-            self.send_header("Content-Type", "text/event-stream")
-            self.send_header("Connection", "close")
-            self.end_headers()
-            broken = stub.break_streams > 0
-            stub.break_streams -= broken
-            for sent, event in enumerate(events):
-                name = f"event: {event['type']}\n" if "type" in event else ""
-                self.wfile.write(f"{name}data: {json.dumps(event)}\n\n".encode())
-                self.wfile.flush()
-                if broken and sent == 1:
-                    self.wfile.write(b'event: error\ndata: {"error": {"message": "broken"}}\n\n')
-                    break
-            else:
-                self.wfile.write(b"data: [DONE]\n\n")
-            self.close_connection = True
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Tests are quiet."""
 
-        def _json(self, reply: Any, status: int = 200, **headers: str) -> None:
-            data = json.dumps(reply).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(data)
+    def do_POST(self) -> None:
+        stub = self.server.stub
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        stub.requests.append(body)
+        failure = stub.failure()
+        path = self.path.partition("?")[0]
+        if failure is not None:
+            self._error(failure[0], "the stub was told to fail", failure[1])
+        elif stub.refuse_stream_options and "stream_options" in body:
+            self._error(400, "Unrecognized request argument supplied: stream_options", {})
+        elif path.endswith("/embeddings"):
+            self._json(_embeddings(body))
+        elif path.endswith("/responses"):
+            self._answer(body, _response(body), _response_events(body))
+        elif path.endswith("/chat/completions"):
+            self._answer(body, _chat(body), _chat_chunks(body))
+        else:
+            self._error(404, f"no such path: {self.path}", {})
 
-        def _error(self, status: int, message: str, headers: dict[str, str]) -> None:
-            self._json({"error": {"message": message, "type": "stub_error"}}, status, **headers)
+    def _answer(self, body: dict[str, Any], whole: dict[str, Any], events: Iterator[Any]) -> None:
+        if body.get("stream"):
+            self._stream(events)
+            return
+        if self.server.stub.no_usage:
+            whole.pop("usage", None)
+        self._json(whole)
 
-    return Handler
+    def _stream(self, events: Iterator[Any]) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        broken = self.server.stub.break_streams > 0
+        self.server.stub.break_streams -= broken
+        for sent, event in enumerate(events):
+            name = f"event: {event['type']}\n" if "type" in event else ""
+            self.wfile.write(f"{name}data: {json.dumps(event)}\n\n".encode())
+            self.wfile.flush()
+            if broken and sent == 1:
+                self.wfile.write(b'event: error\ndata: {"error": {"message": "broken"}}\n\n')
+                break
+        else:
+            self.wfile.write(b"data: [DONE]\n\n")
+        self.close_connection = True
+
+    def _json(self, reply: Any, status: int = 200, **headers: str) -> None:
+        data = json.dumps(reply).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def _error(self, status: int, message: str, headers: dict[str, str]) -> None:
+        self._json({"error": {"message": message, "type": "stub_error"}}, status, **headers)
 
 
 def _chat(body: dict[str, Any]) -> dict[str, Any]:

@@ -100,6 +100,13 @@ def use(client: Client) -> Client:
     return client
 
 
+def swap(client: Client | None) -> Client | None:
+    """Make a client (or none) the default one, closing nothing. Returns the one before."""
+    before, _default.client = _default.client, client
+    refresh()
+    return before
+
+
 def default_client() -> Client | None:
     """The default client, if ``init`` was called."""
     return _default.client

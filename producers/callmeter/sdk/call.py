@@ -63,6 +63,7 @@ class Call:
     units: Any
     #: What is seldom given: inputs, outputs, tags, cost, estimate, error, first token, frame.
     extra: dict[str, Any] | None
+    #: The call that began the trace, or a foreign trace; None for the root itself.
     root: Root | None
     span: int
     parent: int | str | None
@@ -78,14 +79,14 @@ class Call:
         frame = _frame() if self.extra is None else self.extra.get("frame") or _frame()
         self.span = intake.bits(62)
         self.labels = frame.labels
-        root = frame.root
-        if root is None:
-            self.root = self
-            self.parent = None
+        span = frame.span
+        if span is None:
+            # A trace begins. Its root is None, not itself: a cycle would wait for the collector.
+            self.root = self.parent = None
             self.sampled = intake.sample_rate >= 1.0 or intake.bits(32) < intake.sample_rate * 2**32
         else:
-            self.root = root
-            self.parent = frame.span
+            self.root = frame if frame.root is None else frame.root
+            self.parent = span
             self.sampled = frame.sampled
         self._token = _enter(self)
         if self.sampled:
@@ -244,7 +245,7 @@ class Call:
     def trace_id(self) -> str:
         """32 hex digits, the id of the call that began the trace."""
         root = self.root
-        return self.trace_digits if root is self or root is None else root.trace_id
+        return self.trace_digits if root is None else root.trace_id
 
     @property
     def span_id(self) -> str:

@@ -219,6 +219,7 @@ class Client:
                 for key in ("provider", "model", "operation", "user", "session"):
                     if key in call.fields:
                         event.setdefault(key, str(call.fields[key]))
+                event.setdefault("operation", "chat")
                 if started is None:
                     event["started_us"] = call.started_ns // 1000
             return event

@@ -23,7 +23,7 @@ def find_url(settings: Settings) -> str | None:
     """The URL to use; None, with one warning, if there is none."""
     if settings.url:
         return settings.url
-    if local_collector_answers():
+    if local_collector_answers(LOCAL_PORT):
         return f"http://{LOCAL_HOST}:{LOCAL_PORT}"
     logger.warning(
         "nothing is metered: no url was given, CALLMETER_URL is not set and no local collector "
@@ -34,7 +34,7 @@ def find_url(settings: Settings) -> str | None:
     return None
 
 
-def local_collector_answers(host: str = LOCAL_HOST, port: int = LOCAL_PORT) -> bool:
+def local_collector_answers(port: int, host: str = LOCAL_HOST) -> bool:
     """Whether ``GET /healthz`` is answered with 200 within ``PROBE_S``."""
     try:
         with socket.create_connection((host, port), PROBE_S) as connection:

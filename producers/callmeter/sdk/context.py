@@ -31,8 +31,9 @@ class Root(Protocol):
 
 
 class Frame(Protocol):
-    """What a new call sees around it. ``span`` is the low 62 bits of the parent's id, or a foreign
-    parent's id as text; ``root`` is None outside of any trace.
+    """What a new call sees around it. ``span`` is the low 62 bits of the parent's id, a foreign
+    parent's id as text, or None outside of any trace; ``root`` is None if the parent, a call, is
+    the root itself.
     """
 
     @property
@@ -47,6 +48,9 @@ class Frame(Protocol):
     @property
     def labels(self) -> Labels: ...
 
+    @property
+    def trace_id(self) -> str: ...
+
 
 class Surroundings:
     """A frame that is not a call."""
@@ -60,6 +64,11 @@ class Surroundings:
         self.span: int | str | None = span
         self.sampled = sampled
         self.labels = labels
+
+    @property
+    def trace_id(self) -> str:
+        """The trace around; empty outside of any."""
+        return "" if self.root is None else self.root.trace_id
 
 
 class ForeignTrace:
@@ -105,7 +114,8 @@ class LabelBlock:
             old.program if self._program is None else self._program,
             {**old.tags, **self._tags} if self._tags else old.tags,
         )
-        inside = Surroundings(around.root, around.span, around.sampled, labels)
+        root = around if around.root is None and around.span is not None else around.root
+        inside = Surroundings(root, around.span, around.sampled, labels)
         self._tokens.append(FRAME.set(inside))
 
     def __exit__(

@@ -106,7 +106,7 @@ class Encoder:
             "kind": kind,
             "ts_us": 0,
             "call_id": f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}",
-            "trace_id": digits if root is call or root is None else root.trace_id,
+            "trace_id": digits if root is None else root.trace_id,
             "started_us": started_ns // 1000,
             "operation": "chat",
         }

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from callmeter.clock import Clock, SystemClock
 from callmeter.sdk.containment import CONTAINMENT
+from callmeter.sdk.weight import FIRST_GUESS, newest_bytes
 
 if TYPE_CHECKING:
     from callmeter.sdk.call import Call
@@ -66,6 +67,7 @@ class Intake:
         "queue",
         "record_inputs",
         "record_outputs",
+        "room_bytes",
         "sample_rate",
         "sampled_out",
         "too_late",
@@ -98,7 +100,8 @@ class Intake:
         self.closed = False
         self.on_first = on_first
         self.wake_level = settings.max_batch_events
-        self.limit = LEAST_ITEMS
+        self.room_bytes = float(settings.max_queue_bytes)
+        self.limit = max(LEAST_ITEMS, settings.max_queue_bytes // FIRST_GUESS)
         #: Queue length at which a caller does more than append. 1 until the shipper's thread runs.
         self.alarm = 1
 
@@ -121,6 +124,9 @@ class Intake:
                 start()
                 if len(self.queue) < self.alarm:
                     return
+            heaviest = newest_bytes(self.queue)
+            if heaviest:
+                self.limit = max(LEAST_ITEMS, min(self.limit, int(self.room_bytes / heaviest)))
             over = len(self.queue) - self.limit
             while over > 0:
                 with suppress(IndexError):  # the shipper took it meanwhile: room enough
@@ -128,7 +134,8 @@ class Intake:
                     with self.lock:
                         self.overflow += 1
                 over = len(self.queue) - self.limit
-            self.alarm = max(self.limit, 1)
+            # Look again when the queue has doubled: a handful of times before it is full.
+            self.alarm = max(1, min(self.limit, 2 * len(self.queue)))
             self.wake.set()
         except Exception as exc:  # noqa: BLE001  # a host's call must not fail for our queue's sake
             CONTAINMENT.caught("the queue", exc)
@@ -144,8 +151,9 @@ class Intake:
         self.queue.clear()
         self.open.clear()
 
-    def rearm(self, limit: int) -> None:
-        """The shipper is about to drain: how many events may wait from now on."""
-        self.limit = max(LEAST_ITEMS, limit)
+    def rearm(self, room_bytes: float, event_bytes: float) -> None:
+        """The shipper is about to drain: how much may wait from now on."""
+        self.room_bytes = room_bytes
+        self.limit = max(LEAST_ITEMS, int(room_bytes / event_bytes))
         self.alarm = min(self.wake_level, self.limit)
         self.anchor = (self.wall(), self.mono())

@@ -107,7 +107,6 @@ class Shipper:
         self._opened = False
         self._stopping = False
         self._told_drops = 0
-        intake.limit = self._queue_limit()
 
     def start(self) -> None:
         """Start the thread. Called once, by whoever appends the first event."""
@@ -134,22 +133,27 @@ class Shipper:
             self._transport.open(self._reported)
             self._opened = True
         self._outbox.settle()
-        self._intake.rearm(self._queue_limit())
+        self._intake.rearm(self._room_bytes(), self._weigher.event_bytes())
         self._announce_open_calls()
         self._beat()
         more = self._drain(DRAIN_SLICE) >= DRAIN_SLICE
         self._take_requests()
         if self._sealer.due_s() <= 0:
             self._sealer.seal()
+        self._exchange()
         if self._settings.drop == "oldest":
             self._outbox.bound(self._envelope_bytes)
-        self._outbox.send()
-        self._transport.poll(0.0)
-        if self._outbox.settle():
-            self._outbox.send()
         self._release_requests()
         self._complain()
         return 0.0 if more else self._pause_s()
+
+    def _exchange(self) -> None:
+        """Send and hear back, as long as one makes room for the other."""
+        while True:
+            self._outbox.send()
+            self._transport.poll(0.0)
+            if not self._outbox.settle():
+                return
 
     def _pause_s(self) -> float:
         pause_s = min(IDLE_S, max(0.0, self._sealer.due_s()))
@@ -250,10 +254,9 @@ class Shipper:
             drops[DropReason.CLOSED] += self._intake.too_late
         return +drops
 
-    def _queue_limit(self) -> int:
-        """How many events may wait, from the bytes that are left and what events weigh."""
-        left = self._settings.max_queue_bytes - self._outbox.bytes - self._sealer.bytes
-        return int(left // self._weigher.event_bytes())
+    def _room_bytes(self) -> int:
+        """Memory that is left for the queue."""
+        return self._settings.max_queue_bytes - self._outbox.bytes - self._sealer.bytes
 
     def stats(self) -> Stats:
         """Counters now. Exact when nothing else happens meanwhile."""

@@ -1,24 +1,30 @@
-"""What queued events weigh: an estimate cheap enough to be made for every one of them.
+"""What queued events weigh: estimates, from which the queue's length limit follows.
 
-Measured against ``tracemalloc`` in tests/unit/sdk/test_weight.py. The limit of the queue follows
-from it, so it must not be low for long: it rises at once and falls slowly.
+The shipper's is a running mean over what it encodes, nearly free. A caller's thread looks at a few
+of the newest events itself each time the queue has doubled, so that a sudden run of long texts is
+seen although the shipper is busy. tests/unit/sdk/test_weight.py holds both against tracemalloc.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
-#: A Call with its slots, clocks and ids; a dict of attributes; one attribute of a short text.
-CALL_BYTES = 620
-FIELD_BYTES = 56
+#: A Call with its slots, clocks and id, and an entry of its attributes without the text.
+CALL_BYTES = 400
+FIELD_BYTES = 30
 #: A queued tuple with its numbers.
-TUPLE_BYTES = 330
+TUPLE_BYTES = 120
 #: Before anything was seen.
-FIRST_GUESS = 2_048
+FIRST_GUESS = 1_024
+#: How fast the mean follows: up at once, down slowly.
+RISE, FALL = 0.2, 0.02
+#: How many of the newest events a caller looks at.
+SAMPLE = 16
 
 
 class Weigher:
-    """A running estimate of the bytes one queued event keeps alive."""
+    """A running estimate of the bytes that one queued event keeps alive."""
 
     __slots__ = ("_mean",)
 
@@ -30,10 +36,39 @@ class Weigher:
         return self._mean
 
     def saw(self, item: Any, line_bytes: int) -> None:
-        """An item was encoded into a line of so many bytes: long texts are in both."""
+        """An item was encoded into a line of so many bytes: its texts are in both."""
         if type(item) is tuple:
             size = TUPLE_BYTES + line_bytes
         else:
             size = CALL_BYTES + FIELD_BYTES * len(item.fields) + line_bytes
         mean = self._mean
-        self._mean = mean + (size - mean) * (0.25 if size > mean else 0.001)
+        self._mean = mean + (size - mean) * (RISE if size > mean else FALL)
+
+
+def newest_bytes(queue: deque[Any]) -> float:
+    """The mean weight of the newest events in the queue; other threads may change it meanwhile."""
+    total = seen = 0
+    for back in range(1, SAMPLE + 1):
+        try:
+            item = queue[-back]
+        except IndexError:
+            break
+        seen += 1
+        if type(item) is tuple:
+            total += TUPLE_BYTES + _texts(item)
+        else:
+            extra = item.extra
+            total += CALL_BYTES + FIELD_BYTES * len(item.fields) + _texts(item.fields)
+            total += _texts(extra) if extra is not None else 0
+    return total / seen if seen else 0.0
+
+
+def _texts(value: Any, depth: int = 6) -> int:
+    """Bytes of the texts in a frozen value, and a little for each number."""
+    if isinstance(value, str):
+        return len(value)
+    if depth and isinstance(value, dict):
+        return sum(64 + _texts(v, depth - 1) for v in list(value.values()))
+    if depth and isinstance(value, list | tuple):
+        return sum(16 + _texts(v, depth - 1) for v in value)
+    return 32
