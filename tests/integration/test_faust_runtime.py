@@ -10,10 +10,13 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from callmeter.clock import SystemClock
 from callmeter.errors import ConfigError, UnreachableError
 from callmeter.log.kafka_state import publish, read_table
 from callmeter.log.kafka_transaction import FencedError, TransactionWriter
 from callmeter.log.record import NewRecord
+from callmeter_processors.runtime.exact import ExactPartition, Stage
+from callmeter_processors.runtime.stats import RuntimeStats
 from callmeter_processors.runtime.worker import run_worker
 from support.kafka_server import Broker
 from support.toy_kafka import ToyKafka, until
@@ -176,6 +179,37 @@ def test_a_new_writer_fences_the_old_one(toy: ToyKafka) -> None:
     assert [r.value for r in toy.read("metered", 0)] == [b"first", b"second"]
 
 
+async def _zombie(toy: ToyKafka) -> RuntimeStats:
+    """Two owners of one partition, the first of which does not know that it is one no more."""
+    stage = Stage(toy.settings, toy.log_id, 4)
+    stats, clock = RuntimeStats(), SystemClock()
+    records = await asyncio.to_thread(toy.read, "events", 0)
+    old = await ExactPartition.open(stage, ToyStep, 0, clock, stats)
+    await old.process(records[:10])
+    new = await ExactPartition.open(stage, ToyStep, 0, clock, stats)
+    await new.process(records[5:20])
+    with pytest.raises(FencedError):
+        await old.process(records[10:30])
+    await old.close()
+    # It starts over, and is told of records it has had and of some that are not the next ones.
+    again = await ExactPartition.open(stage, ToyStep, 0, clock, stats)
+    await again.process(records[:3])
+    await again.process(records[35:])
+    with pytest.raises(FencedError):
+        await new.process(records[20:])
+    await new.close()
+    await again.close()
+    return stats
+
+
+async def test_a_zombie_and_its_successor_write_every_record_once(toy: ToyKafka) -> None:
+    records = [r._replace(partition=0) for r in toy_records(40)]
+    await asyncio.to_thread(toy.append, records)
+    stats = await _zombie(toy)
+    assert await asyncio.to_thread(toy.total) == toy_total(records)
+    assert (stats.healed, stats.skipped) == (15, 5 + 3)
+
+
 async def _too_large(toy: ToyKafka) -> None:
     writer = TransactionWriter(toy.settings, "someone", partitions=4)
     await writer.start()
@@ -205,6 +239,6 @@ def test_a_table_is_published_and_read_whole(toy: ToyKafka) -> None:
 
 def test_a_worker_without_topics_or_without_kafka_says_so(kafka: Broker) -> None:
     with pytest.raises(ConfigError, match="run callmeter topics apply"):
-        run_worker(f"{kafka.url}?prefix=nothing-here", lambda settings: ToyStep)
+        run_worker(f"{kafka.url}?prefix=nothing-here", lambda _: ToyStep)
     with pytest.raises(UnreachableError, match="not reachable"):
-        run_worker("kafka://127.0.0.1:1", lambda settings: ToyStep)
+        run_worker("kafka://127.0.0.1:1", lambda _: ToyStep)

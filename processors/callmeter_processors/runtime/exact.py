@@ -42,7 +42,8 @@ class Stage:
     """What one kind of worker reads, keeps and is called: the meter, the watch.
 
     ``partitions`` is the prefix's N. The transactional id of a partition is
-    ``<prefix>.<name>.<partition>``: two stages over one prefix need two names.
+    ``<prefix>.<name>.<partition>``: two stages over one prefix need two names. ``compression`` is
+    of what is written: zstd, snappy, lz4, gzip or None.
     """
 
     kafka: KafkaSettings
@@ -53,6 +54,7 @@ class Stage:
     state: str = "meter-state"
     accept_loss: bool = False
     transaction_timeout_s: float = 20.0
+    compression: str | None = "zstd"
 
 
 class ExactPartition:
@@ -92,6 +94,7 @@ class ExactPartition:
             f"{stage.kafka.prefix}.{stage.name}.{partition}",
             partitions=stage.partitions,
             timeout_s=stage.transaction_timeout_s,
+            compression=stage.compression,
         )
         try:
             await writer.start()

@@ -19,7 +19,8 @@ from callmeter_processors.runtime.stats import RuntimeStats
 from callmeter_processors.step import StepFactory
 
 logger = logging.getLogger(__name__)
-DEFAULT_SESSION_TIMEOUT_S = 10.0
+#: How long a worker may be silent before its partitions go to others; brokers allow 6 s and more.
+DEFAULT_SESSION_TIMEOUT_S = 6.0
 _THREADS_S = 5.0
 
 
@@ -35,6 +36,7 @@ def run_worker(
     checkpoint_records: int = 500,
     session_timeout_s: float = DEFAULT_SESSION_TIMEOUT_S,
     accept_loss: bool = False,
+    compression: str | None = "zstd",
     stats: RuntimeStats | None = None,
 ) -> None:
     """Runs one worker until SIGTERM or SIGINT, then returns; raises what made it fail.
@@ -55,6 +57,7 @@ def run_worker(
         source=source,
         state=state,
         accept_loss=accept_loss,
+        compression=compression,
     )
 
     async def run() -> None:

@@ -42,6 +42,7 @@ class TransactionWriter:
         *,
         partitions: int,
         timeout_s: float = 20.0,
+        compression: str | None = "zstd",
     ) -> None:
         self._settings = settings
         self._partitions = partitions
@@ -52,6 +53,7 @@ class TransactionWriter:
             transactional_id=transactional_id,
             transaction_timeout_ms=int(timeout_s * 1000),
             linger_ms=0,
+            compression_type=compression,
         )
 
     async def start(self) -> None:

@@ -1,0 +1,277 @@
+"""The chain from the log through the meter and back: events/s and CPU per event of both runtimes.
+
+    python benchmarks/bench_chain.py [--envelopes N] [--partitions P,P] [--workers N,N]
+                                     [--only local|faust] [--step meter|count] [--seed N] [--json]
+
+Envelopes of 200 model calls lie in the log before a runtime starts; its time runs from the first
+checkpoint to the last. ``--step count`` takes a step that does nothing in place of the meter: what
+is left is the runtime. CPU is that of the worker processes alone; Kafka's own is not counted. Kafka
+is Apache's, started for the run and stopped after it; ``CALLMETER_TEST_KAFKA`` names another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import os
+import platform
+import random
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from multiprocessing.queues import Queue
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from callmeter.log.kafka_admin import apply_topics
+from callmeter.log.kafka_appender import KafkaAppender
+from callmeter.log.kafka_server import KafkaServer
+from callmeter.log.kafka_settings import KafkaSettings
+from callmeter.log.record import LogRecord, NewRecord
+from callmeter.log.sqlite_log import SqliteLog
+from callmeter.pricing import Pricer, installed_book
+from callmeter.schema.envelope import Header, encode
+from callmeter_processors.meter import PartitionMeter
+from callmeter_processors.runtime.local import LocalRuntime
+from callmeter_processors.runtime.stats import RuntimeStats
+from callmeter_processors.runtime.worker import run_worker
+from callmeter_processors.step import Checkpoint, Output, StepFactory
+
+EVENTS = 200
+SOURCES = 256
+MODELS = (("openai", "gpt-4o"), ("openai", "gpt-4o-mini"), ("anthropic", "claude-sonnet-4-5"))
+#: log id, name: what a worker tells while it runs: (monotonic s, CPU s, events, checkpoints).
+Figures = tuple[float, float, int, int]
+
+
+class CountStep:
+    """Does nothing but one output for each checkpoint."""
+
+    def __init__(self, log_id: str, partition: int) -> None:
+        self._partition = partition
+        self._records = 0
+
+    def restore(self, rows: Mapping[bytes, bytes]) -> None:
+        """Keeps no rows."""
+
+    def process(self, record: LogRecord) -> None:
+        self._records += 1
+
+    def tick(self, now_us: int) -> None:
+        """Needs no time."""
+
+    def checkpoint(self) -> Checkpoint:
+        if not self._records:
+            return Checkpoint()
+        value = b"%d" % self._records
+        self._records = 0
+        return Checkpoint({b"count": value}, [Output("metered", b"count", value, self._partition)])
+
+
+def make_factory(step: str) -> StepFactory:
+    if step == "count":
+        return CountStep
+    pricer = Pricer(installed_book())
+    return lambda log_id, partition: PartitionMeter(log_id, partition, pricer)
+
+
+def make_envelopes(count: int, seed: int) -> list[NewRecord]:
+    """Envelopes of model calls from ``SOURCES`` sources in turn, about a thousand dimensions."""
+    rng = random.Random(seed)
+    now_us = time.time_ns() // 1000
+    names = [str(uuid.UUID(int=rng.getrandbits(128), version=4)) for _ in range(SOURCES)]
+    lines = [_line(rng, now_us) for _ in range(EVENTS * 64)]
+    made = []
+    for i in range(count):
+        source, at = names[i % SOURCES], i * EVENTS % len(lines)
+        header = Header(source, i // SOURCES, EVENTS, now_us, "shop", "prod", "api", "bench/1")
+        value = encode(header, lines[at : at + EVENTS])
+        made.append(NewRecord("events", source.encode(), value))
+    return made
+
+
+def _line(rng: random.Random, now_us: int) -> bytes:
+    provider, model = rng.choice(MODELS)
+    started_us = now_us - rng.randrange(60_000_000)
+    latency_us = int(rng.lognormvariate(13.5, 0.8))
+    return orjson.dumps(
+        {
+            "kind": "call_end",
+            "ts_us": started_us + latency_us,
+            "call_id": str(uuid.UUID(int=rng.getrandbits(128), version=4)),
+            "trace_id": f"{rng.getrandbits(128):032x}",
+            "started_us": started_us,
+            "operation": "chat",
+            "status": "error" if rng.random() < 0.02 else "ok",
+            "provider": provider,
+            "model": model,
+            "response_model": model,
+            "phase": f"phase-{rng.randrange(100)}",
+            "program": "support-bot",
+            "user": f"user-{rng.randrange(10_000)}",
+            "tags": {"team": f"team-{rng.randrange(10)}"},
+            "attributes": {"temperature": "0.2"},
+            "finish_reason": "stop",
+            "latency_us": latency_us,
+            "ttft_us": latency_us // 4,
+            "usage": {"input": 1000 + rng.randrange(7000), "output": 100 + rng.randrange(900)},
+        }
+    )
+
+
+def run_local(envelopes: Sequence[NewRecord], step: str, partitions: int) -> dict[str, float]:
+    with ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="callmeter-bench-"))
+        log = stack.enter_context(SqliteLog(Path(directory) / "log.db", partitions=partitions))
+        for at in range(0, len(envelopes), 100):
+            log.append(envelopes[at : at + 100])
+        runtime = LocalRuntime(log, make_factory(step))
+        began_s, began_cpu_s = time.perf_counter(), time.process_time()
+        runtime.drain()
+        seconds = time.perf_counter() - began_s
+        cpu_s = time.process_time() - began_cpu_s
+        return _figures(runtime.stats.events, seconds, cpu_s, runtime.stats.checkpoints)
+
+
+def run_faust(
+    url: str, envelopes: Sequence[NewRecord], step: str, partitions: int, workers: int
+) -> dict[str, float]:
+    url = f"{url}?prefix=bench{uuid.uuid4().hex[:8]}"
+    asyncio.run(_fill(KafkaSettings.from_url(url, {}), envelopes, partitions))
+    context = multiprocessing.get_context("spawn")
+    told: Queue[tuple[int, Figures]] = context.Queue()
+    processes = [
+        context.Process(target=_worker, args=(url, step, number, told)) for number in range(workers)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        return _watch(told, workers, len(envelopes) * EVENTS)
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join(30)
+            if process.is_alive():
+                process.kill()
+
+
+async def _fill(settings: KafkaSettings, envelopes: Sequence[NewRecord], partitions: int) -> None:
+    await apply_topics(settings, partitions=partitions)
+    appender = await KafkaAppender.start(settings, timeout_s=60)
+    for at in range(0, len(envelopes), 200):
+        await appender.append(envelopes[at : at + 200])
+    await appender.close()
+
+
+def _worker(url: str, step: str, number: int, told: Queue[tuple[int, Figures]]) -> None:
+    stats = RuntimeStats()
+
+    def tell() -> None:
+        while True:
+            now = time.monotonic(), time.process_time()
+            told.put((number, (*now, stats.events, stats.checkpoints)))
+            time.sleep(0.1)
+
+    threading.Thread(target=tell, daemon=True).start()
+    run_worker(url, lambda _: make_factory(step), stats=stats)
+
+
+def _watch(told: Queue[tuple[int, Figures]], workers: int, events: int) -> dict[str, float]:
+    """Figures from the moment all workers have begun until every event is through."""
+    latest: dict[int, Figures] = {}
+    first: dict[int, Figures] = {}
+    while True:
+        number, figures = told.get(timeout=120)
+        latest[number] = figures
+        if not first and len(latest) == workers and all(f[2] for f in latest.values()):
+            first = dict(latest)
+        if sum(f[2] for f in latest.values()) >= events:
+            break
+    if not first:
+        raise SystemExit("one worker was through before the other began: more --envelopes")
+    seconds = max(f[0] for f in latest.values()) - min(f[0] for f in first.values())
+    done, cpu_s, checkpoints = (sum(latest[n][i] - first[n][i] for n in latest) for i in (2, 1, 3))
+    return _figures(done, seconds, cpu_s, checkpoints)
+
+
+def _figures(events: float, seconds: float, cpu_s: float, checkpoints: float) -> dict[str, float]:
+    return {
+        "events_per_s": round(events / seconds),
+        "cpu_us_per_event": round(cpu_s / events * 1e6, 2),
+        "checkpoints_per_s": round(checkpoints / seconds, 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--envelopes", type=int, default=12_000)
+    parser.add_argument("--partitions", default="4,32")
+    parser.add_argument("--workers", default="1,2")
+    parser.add_argument("--only", choices=("local", "faust"))
+    parser.add_argument("--step", choices=("meter", "count"), default="meter")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    envelopes = make_envelopes(options.envelopes, options.seed)
+    figures: dict[str, dict[str, float]] = {}
+
+    def show(name: str, found: dict[str, float]) -> None:
+        figures[name] = found
+        print(
+            f"{name:22}{found['events_per_s']:12,.0f} events/s {found['cpu_us_per_event']:8.2f} "
+            f"µs CPU/event {found['checkpoints_per_s']:8.1f} checkpoints/s",
+            flush=True,
+        )
+
+    if options.only != "faust":
+        show("local_4", run_local(envelopes, options.step, 4))
+    if options.only != "local":
+        with ExitStack() as stack:
+            url = os.environ.get("CALLMETER_TEST_KAFKA")
+            if not url:
+                directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="callmeter-"))
+                url = stack.enter_context(KafkaServer(directory)).url
+            url = url if "://" in url else f"kafka://{url}"
+            for partitions in map(int, options.partitions.split(",")):
+                for workers in map(int, options.workers.split(",")):
+                    found = run_faust(url, envelopes, options.step, partitions, workers)
+                    show(f"faust_{partitions}_workers_{workers}", found)
+    targets = judge(figures) if options.step == "meter" else []
+    for target in targets:
+        word = "holds" if target["holds"] else "FAILS"
+        print(f"{word:7}{target['what']}: {target['value']} ({target['target']})")
+    if options.json:
+        machine = f"{platform.machine()} {os.cpu_count()} cores {platform.python_version()}"
+        flat = {f"{name}_{key}": v for name, each in figures.items() for key, v in each.items()}
+        line: dict[str, Any] = {"name": "chain", "machine": machine}
+        print(json.dumps(line | {"figures": flat, "targets": targets}))
+
+
+def judge(figures: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
+    """The targets of design 12 that these figures speak of."""
+    targets: list[dict[str, Any]] = []
+    for name, found in figures.items():
+        if not name.startswith("faust"):
+            continue
+        cpu_us = found["cpu_us_per_event"]
+        if name.endswith("workers_1"):
+            targets.append({"what": f"{name}: CPU µs per event", "value": cpu_us, "target": 7.0})
+        alone = figures.get(name.replace("workers_2", "workers_1"))
+        if name.endswith("workers_2") and alone:
+            ratio = round(cpu_us / alone["cpu_us_per_event"], 2)
+            what = f"{name}: CPU per event against one worker's"
+            targets.append({"what": what, "value": ratio, "target": 1.1})
+    for target in targets:
+        target["holds"] = target["value"] <= target["target"]
+    return targets
+
+
+if __name__ == "__main__":
+    main()
