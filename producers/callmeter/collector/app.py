@@ -21,7 +21,7 @@ from callmeter.collector.context import (
     RouteInstaller,
     error_response,
 )
-from callmeter.collector.metrics import IN_FLIGHT, REQUESTS
+from callmeter.collector.metrics import REQUESTS
 from callmeter.errors import ConfigError
 from callmeter.log.record import LogAppender
 
@@ -31,6 +31,8 @@ log = logging.getLogger("callmeter.collector")
 ROUTES: tuple[RouteInstaller, ...] = (ingest.install, trace.install, health.install)
 #: Bodies other than envelopes; those have their own limit.
 _SMALL_BODY_BYTES = 2**20
+#: After the drain nothing is in hand but what would not finish.
+_SHUTDOWN_S = 1.0
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -55,10 +57,9 @@ def make_app(
 
 def make_runner(app: web.Application) -> web.AppRunner:
     """The runner to serve the application with: it leaves compressed bodies to the routes, which
-    bound them, and ends requests in hand within ``drain_timeout_s``.
+    bound them.
     """
-    drain_s = app[CONTEXT].config.drain_timeout_s
-    return web.AppRunner(app, auto_decompress=False, access_log=None, shutdown_timeout=drain_s)
+    return web.AppRunner(app, auto_decompress=False, access_log=None, shutdown_timeout=_SHUTDOWN_S)
 
 
 async def run_collector(
@@ -92,12 +93,23 @@ async def run_collector(
             loop.add_signal_handler(signum, stopping.set)
         on_started(_url(runner))
         await stopping.wait()
-        app[CONTEXT].draining = True
+        await _drain(app[CONTEXT], site)
     finally:
         for signum in signals:
             loop.remove_signal_handler(signum)
         await runner.cleanup()
         await appender.close()
+
+
+async def _drain(context: Context, site: web.TCPSite) -> None:
+    """Stop listening and let the requests in hand finish, bodies still on their way included: the
+    runner's own shutdown would no longer read those.
+    """
+    context.draining = True
+    await site.stop()
+    with contextlib.suppress(TimeoutError):  # whoever is cut off sends again
+        async with asyncio.timeout(context.config.drain_timeout_s):
+            await context.idle.wait()
 
 
 def _url(runner: web.AppRunner) -> str:
@@ -111,12 +123,12 @@ async def _observe(request: web.Request, handler: _Handler) -> web.StreamRespons
     resource = request.match_info.route.resource
     route = "unknown" if resource is None else resource.canonical
     status = 500
-    context.metrics.add(IN_FLIGHT, 1)
+    context.enter()
     try:
         response = await handler(request)
         status = response.status
     finally:
-        context.metrics.add(IN_FLIGHT, -1)
+        context.leave()
         context.metrics.add(REQUESTS, route=route, status=str(status))
     if context.draining:
         response.force_close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -13,7 +14,7 @@ from callmeter.clock import Clock, SystemClock
 from callmeter.collector.config import CollectorConfig
 from callmeter.collector.keys import Grant
 from callmeter.collector.limits import MemoryGate, RateLimit
-from callmeter.collector.metrics import REFUSED, Metrics
+from callmeter.collector.metrics import IN_FLIGHT, REFUSED, Metrics
 from callmeter.log.record import LogAppender
 
 #: After a log that could not be reached: soon, for the SDK adds its own growing pauses.
@@ -22,7 +23,9 @@ RETRY_AFTER_LOG_S = 1
 
 @dataclass(slots=True)
 class Context:
-    """One collector's parts. ``draining`` is set once it is told to stop."""
+    """One collector's parts. ``draining`` is set once it is told to stop; ``idle`` is set while no
+    request is in hand.
+    """
 
     appender: LogAppender
     config: CollectorConfig
@@ -30,6 +33,7 @@ class Context:
     metrics: Metrics = field(default_factory=Metrics)
     draining: bool = False
     log_failed_s: float | None = None
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
     rate: RateLimit = field(init=False)
     memory: MemoryGate = field(init=False)
 
@@ -37,6 +41,18 @@ class Context:
         config = self.config
         self.rate = RateLimit(self.clock, config.rate_envelopes_per_s, config.burst_envelopes)
         self.memory = MemoryGate(config.max_bodies_bytes)
+        self.idle.set()
+
+    def enter(self) -> None:
+        """A request came."""
+        self.metrics.add(IN_FLIGHT, 1)
+        self.idle.clear()
+
+    def leave(self) -> None:
+        """A request was answered."""
+        self.metrics.add(IN_FLIGHT, -1)
+        if not self.metrics.value(IN_FLIGHT):
+            self.idle.set()
 
 
 CONTEXT: web.AppKey[Context] = web.AppKey("callmeter_collector", Context)
