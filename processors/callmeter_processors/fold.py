@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator
 import msgspec
 from msgspec import UNSET, Struct
 
-from callmeter.schema.events import MODEL_OPERATIONS, CallEnd, Cost, Event
+from callmeter.schema.events import MODEL_OPERATIONS, CallBegin, CallEnd, Cost, Event, Heartbeat
 from callmeter.schema.header import EnvelopeHeader
 from callmeter.schema.histogram import count_buckets
 from callmeter.schema.metered import Controls, Delta, Refused
+from callmeter_processors.spending import FineSums, Spending
 from callmeter_processors.worth import Pricer, settle
 
 MINUTE_US = 60_000_000
@@ -37,6 +38,7 @@ class Row(Struct, gc=False):
     """
 
     is_model: bool
+    watched: tuple[FineSums, ...] = ()
     calls: int = 0
     retries: int = 0
     first_us: int = 0
@@ -49,7 +51,7 @@ class Row(Struct, gc=False):
     ttfts_us: list[int] | None = None
 
     def add(self, call: CallEnd, pricer: Pricer) -> None:  # noqa: C901, PLR0912
-        """Add one call, and have it priced if it is a model's.
+        """Add one call, and have it priced if it is a model's; also where budgets ask for each.
 
         In one piece, since it runs for every call: two helpers less are 2 % of the meter.
         """
@@ -66,6 +68,8 @@ class Row(Struct, gc=False):
                 self.cost_pico += pico
             elif call.usage is not UNSET:
                 self.unpriced += 1
+            for fine in self.watched:
+                fine.add(call, pico, failed=call.status != OK)
         usage = call.usage
         if usage is UNSET:
             self.usage_unknown += self.is_model
@@ -130,13 +134,18 @@ class Row(Struct, gc=False):
 class Fold:
     """The deltas of one checkpoint. Not reused: the next checkpoint gets a new one."""
 
-    def __init__(self, pricer: Pricer) -> None:
+    def __init__(self, pricer: Pricer, spending: Spending | None = None) -> None:
         self._pricer = pricer
+        self._spending = spending
         self._scopes: dict[_Scope, dict[_Key, Row]] = {}
         self._costs = 0
 
-    def add(self, header: EnvelopeHeader, events: Iterable[Event | Refused]) -> None:
-        """Price and fold the events of one accepted envelope. Calls get their cost filled in."""
+    def add(self, header: EnvelopeHeader, events: Iterable[Event | Refused]) -> bool:
+        """Price and fold the events of one accepted envelope. Calls get their cost filled in.
+
+        True if a ``call_begin`` or a ``heartbeat`` is among them.
+        """
+        told = False
         scope = (header.project, header.environment, header.service)
         rows = self._scopes.get(scope)
         if rows is None:
@@ -154,10 +163,19 @@ class Fold:
                 )
                 row = rows.get(key)
                 if row is None:
-                    row = rows[key] = Row(event.operation in MODEL_OPERATIONS)
+                    row = rows[key] = self._row(scope, key)
                 row.add(event, pricer)
             elif isinstance(event, Cost):
                 self._add_cost(header, event)
+            elif isinstance(event, CallBegin | Heartbeat):
+                told = True
+        return told
+
+    def _row(self, scope: _Scope, key: _Key) -> Row:
+        row = Row(key[3] in MODEL_OPERATIONS)
+        if row.is_model and self._spending is not None:
+            row.watched = self._spending.watching((*scope, key[1], key[2]), key[0] // 60)
+        return row
 
     def _add_cost(self, header: EnvelopeHeader, cost: Cost) -> None:
         scope = (
@@ -173,11 +191,17 @@ class Fold:
             cost.phase,
             cost.status,
         )
-        row = self._scopes.setdefault(scope, {}).setdefault(
-            key, Row(cost.operation in MODEL_OPERATIONS)
-        )
-        row.cost_pico += int(cost.cost_pico)
+        rows = self._scopes.setdefault(scope, {})
+        row = rows.get(key)
+        if row is None:
+            row = rows[key] = self._row(scope, key)
+        pico = int(cost.cost_pico)
+        row.cost_pico += pico
         self._costs += 1
+        if self._spending is not None:
+            dims = (*scope, cost.provider, cost.model)
+            for fine in self._spending.watching(dims, key[0] // 60):
+                fine.add_cost(cost, pico)
 
     def controls(self) -> Controls:
         """The controls that are sums over the deltas; counts of envelopes are the meter's."""
@@ -207,10 +231,15 @@ class Fold:
         return total
 
     def deltas(self) -> Iterator[Delta]:
-        """The deltas folded so far; several of the same dimensions where there are many units."""
+        """The deltas folded so far; several of the same dimensions where there are many units.
+
+        Budgets are told of each: to be read once, and to its end.
+        """
         for scope, rows in self._scopes.items():
             for key, row in rows.items():
                 delta = row.delta(scope, key)
+                if self._spending is not None:
+                    self._spending.add_delta(delta)
                 if len(delta.usage) > MAX_UNITS_PER_LINE:
                     yield from _split_units(delta)
                 else:

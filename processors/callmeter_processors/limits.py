@@ -28,8 +28,16 @@ class MeterLimits:
     gaps_per_source: int = 512
     #: Sources forgotten at one checkpoint, so that a day of them does not stall it.
     forget_per_checkpoint: int = 1000
-    #: A deltas record is split above this size.
+    #: A deltas or spend record is split above this size.
     delta_part_bytes: int = 512 * 1024
+    #: A gap is told of when it has been open for so long.
+    gap_alert_us: int = 60 * SECOND_US
+    #: A source that was not heard of for so long has left its open calls behind.
+    silent_us: int = 60 * SECOND_US
+    #: A call is stuck when it has been open for so long, unless a rule says otherwise.
+    stuck_us: int = 600 * SECOND_US
+    #: Open calls remembered for a source; further ones are not told of.
+    open_per_source: int = 1000
 
     @property
     def keep_us(self) -> int:

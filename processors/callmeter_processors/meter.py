@@ -5,21 +5,28 @@ Pure: no I/O, no clock. Steps for a record: header → sequence → envelope →
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
 from callmeter.log.record import LogRecord
+from callmeter.schema.alerts import Alert, encode_alert
+from callmeter.schema.budgets import Budget
 from callmeter.schema.envelope import split_lines
+from callmeter.schema.events import Event
 from callmeter.schema.header import EnvelopeHeader
 from callmeter.schema.metered import DELTAS_KEY, DeltasHeader, Refused
 from callmeter.schema.reasons import RefusedReason, Verdict
-from callmeter.schema.topics import METERED
+from callmeter.schema.topics import ALERTS, METERED
 from callmeter_processors.fold import Fold
+from callmeter_processors.gaps import GapAlerts
 from callmeter_processors.judge import Opened, Refusal, judge_envelope, open_envelope
+from callmeter_processors.ledger import BudgetLedger
 from callmeter_processors.limits import MeterLimits
 from callmeter_processors.lines import judge_lines, refused
+from callmeter_processors.logtime import LogTime
 from callmeter_processors.metered import encode_deltas, encode_metered, metered_header
+from callmeter_processors.opencalls import OpenCalls
 from callmeter_processors.rows import decode_rows, encode_row, row_key
 from callmeter_processors.sequence import Seen, Sources
 from callmeter_processors.step import Checkpoint, Output, StepFactory
@@ -30,7 +37,8 @@ class PartitionMeter:
     """A ``Step`` over one partition of ``events``; see ``callmeter_processors.step``.
 
     Outputs go to ``metered``: one record for each record read, in order, then the deltas of the
-    checkpoint. A checkpoint without records has no outputs.
+    checkpoint. A checkpoint without records has none of these. Alerts on gaps and open calls go to
+    ``alerts``; and once it is configured, what budgets and projects gain goes to ``spend``.
     """
 
     def __init__(
@@ -41,10 +49,16 @@ class PartitionMeter:
         self._pricer = pricer
         self._limits = limits or MeterLimits()
         self._sources = Sources(self._limits)
+        self._time = LogTime()
+        self._gaps = GapAlerts(log_id, self._sources, self._limits)
+        self._open = OpenCalls(log_id, self._limits)
+        self._ledger = BudgetLedger(log_id, partition, self._open, self._limits)
+        self._alerts: list[Alert] = []
         self._begin()
 
     def _begin(self) -> None:
-        self._fold = Fold(self._pricer)
+        self._ledger.begin()
+        self._fold = Fold(self._pricer, self._ledger.spending)
         self._outputs: list[Output] = []
         self._first: int | None = None
         self._last = 0
@@ -57,6 +71,20 @@ class PartitionMeter:
     def restore(self, rows: Mapping[bytes, bytes]) -> None:
         """Take over the partition's rows. ``NewerSchemaError`` if one is of a newer format."""
         self._sources.restore(decode_rows(self._log_id, rows))
+        speaking = {s: t.seen_us for s, t in self._sources.speaking() if not t.last}
+        self._open.restore(rows, speaking)
+        self._ledger.restore(rows)
+        for seen_us in speaking.values():
+            self._time.record(seen_us)
+
+    def configure(self, budgets: Sequence[Budget], next_offset: int, partitions: int) -> None:
+        """Take up the definitions as they are now; see ``Configurable``.
+
+        What has been read since the last checkpoint is still counted by those before.
+        """
+        self._ledger.configure(budgets, next_offset, partitions)
+        if self._first is None:
+            self._begin()
 
     def process(self, record: LogRecord) -> None:
         """Judge one record of ``events`` and fold it. Never raises on a producer's bytes."""
@@ -64,6 +92,7 @@ class PartitionMeter:
             self._first = record.offset
         self._last = record.offset
         self._log_ts_us = record.timestamp_us
+        self._time.record(record.timestamp_us)
         value = record.value or b""
         opened = open_envelope(value, record.key)
         seen = self._take(opened, record.timestamp_us)
@@ -85,8 +114,10 @@ class PartitionMeter:
             self._emit(record, header, Verdict.REFUSED, refusal, [letter])
             return
         judged = judge_lines(lines, record.timestamp_us, self._limits)
-        self._fold.add(header, judged)
-        # Open calls (begin, end, heartbeat) will be told of these lines here.
+        told = self._fold.add(header, judged)
+        source = header.source
+        if told or source in self._sources.gappy or self._open.concerns(source):
+            self._take_open(header, judged, record.timestamp_us)
         self._emit(record, header, Verdict.ACCEPTED, None, judged)
 
     def _take(self, opened: Opened, now_us: int) -> Seen | None:
@@ -98,6 +129,16 @@ class PartitionMeter:
             return None
         header = opened.header
         return self._sources.take(header.source, header.seq, now_us, last=header.last)
+
+    def _take_open(
+        self, header: EnvelopeHeader, judged: Sequence[Event | Refused], now_us: int
+    ) -> None:
+        tracker = self._sources.tracker(header.source)
+        gap_us = None
+        if tracker is not None and tracker.gaps:
+            gap_us = max(since_us for _, _, since_us in tracker.gaps)
+        closed = tracker is None or (tracker.last and gap_us is None)
+        self._open.take(header, judged, now_us, gap_us=gap_us, closed=closed)
 
     def _emit(
         self,
@@ -118,7 +159,11 @@ class PartitionMeter:
         self._outputs.append(Output(METERED.name, key, value, self._partition))
 
     def tick(self, now_us: int) -> None:
-        """Nothing here goes by wall time: horizons are measured in the log's."""
+        """Look for gaps and open calls to tell of, by the log's time that goes on meanwhile."""
+        log_us = self._time.at(now_us)
+        if log_us:
+            self._alerts += self._gaps.look(log_us)
+            self._open.look(log_us, self._ledger.stuck_limit)
 
     def checkpoint(self) -> Checkpoint:
         """The rows and outputs since the last checkpoint."""
@@ -128,8 +173,19 @@ class PartitionMeter:
             for source, tracker in changed.items()
         }
         rows.update(dict.fromkeys(map(row_key, forgotten)))
-        if self._first is None:
-            return Checkpoint(rows)
+        self._open.forget(forgotten)
+        rows.update(self._open.drain())
+        outputs = self._outputs
+        if self._first is not None:
+            outputs.extend(self._deltas(self._first))
+        outputs.extend(self._ledger.outputs(self._first, self._last, self._time.newest_us))
+        rows.update(self._ledger.drain())
+        outputs.extend(self._said())
+        self._begin()
+        return Checkpoint(rows, outputs or ())
+
+    def _deltas(self, first: int) -> Iterator[Output]:
+        """The checkpoint's deltas, after its envelopes."""
         controls = self._fold.controls()
         controls.envelopes = len(self._outputs)
         controls.duplicates = self._duplicates
@@ -139,17 +195,20 @@ class PartitionMeter:
         header = DeltasHeader(
             log=self._log_id,
             partition=self._partition,
-            first=self._first,
+            first=first,
             last=self._last,
             part=0,
             parts=1,
             log_ts_us=self._log_ts_us,
         )
-        outputs = self._outputs
         values = encode_deltas(header, controls, self._fold.deltas(), self._limits.delta_part_bytes)
-        outputs.extend(Output(METERED.name, DELTAS_KEY, v, self._partition) for v in values)
-        self._begin()
-        return Checkpoint(rows, outputs)
+        return (Output(METERED.name, DELTAS_KEY, v, self._partition) for v in values)
+
+    def _said(self) -> Iterator[Output]:
+        """Alerts since the last checkpoint."""
+        alerts = [*self._alerts, *self._open.alerts]
+        self._alerts, self._open.alerts = [], []
+        return (Output(ALERTS.name, a.rule.encode(), encode_alert(a)) for a in alerts)
 
 
 def meter_factory(pricer: Pricer, limits: MeterLimits | None = None) -> StepFactory:

@@ -29,6 +29,7 @@ class SourceRow(Struct, omit_defaults=True):
     gaps: list[list[int]] = []
     floor: int = 0
     given_up: int = 0
+    alerted: list[list[int]] = []
 
 
 class _Version(Struct):
@@ -58,6 +59,7 @@ def encode_row(log_id: str, tracker: Tracker) -> bytes:
             gaps=tracker.gaps,
             floor=tracker.floor,
             given_up=tracker.given_up,
+            alerted=tracker.alerted,
         )
     )
 
@@ -81,4 +83,5 @@ def decode_rows(log_id: str, rows: Mapping[bytes, bytes]) -> Iterator[tuple[str,
         tracker.gaps = row.gaps
         tracker.floor = row.floor
         tracker.given_up = row.given_up
+        tracker.alerted = row.alerted
         yield key[len(PREFIX) :].decode(), tracker

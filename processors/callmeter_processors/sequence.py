@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import Enum
 
 from callmeter_processors.limits import DAY_US, MeterLimits
@@ -29,9 +29,10 @@ class Tracker:
 
     ``gaps`` are [first, last, log time when noticed], ascending and disjoint, all below ``next``.
     Below ``floor`` nothing is known any more; ``given_up`` counts the seqs that were missing there.
+    ``alerted`` are the ranges [first, last] that were told of as missing and have not all come.
     """
 
-    __slots__ = ("floor", "gaps", "given_up", "last", "next", "seen_us")
+    __slots__ = ("alerted", "floor", "gaps", "given_up", "last", "next", "seen_us")
 
     def __init__(self, next_seq: int = 0, seen_us: int = 0) -> None:
         self.next = next_seq
@@ -40,6 +41,7 @@ class Tracker:
         self.floor = 0
         self.given_up = 0
         self.last = False
+        self.alerted: list[list[int]] = []
 
     def take(self, seq: int, now_us: int, max_gaps: int) -> Seen:
         """Mark ``seq`` as seen and say what it was. A duplicate changes nothing."""
@@ -81,7 +83,7 @@ class Tracker:
     @property
     def compact(self) -> bool:
         """Closed cleanly with nothing missing: its next seq says all there is to know."""
-        return self.last and not self.gaps and not self.floor
+        return self.last and not self.gaps and not self.floor and not self.alerted
 
 
 class Sources:
@@ -97,6 +99,8 @@ class Sources:
         self._compact: dict[int, dict[bytes, int]] = {}
         self._changed: dict[str, Tracker] = {}
         self._now_us = 0
+        #: Sources that miss something, or did when they were last looked at.
+        self.gappy: dict[str, Tracker] = {}
 
     def __len__(self) -> int:
         return len(self._open) + sum(map(len, self._compact.values()))
@@ -108,6 +112,20 @@ class Sources:
                 self._store_compact(source, tracker)
             else:
                 self._open[source] = tracker
+                if tracker.gaps or tracker.alerted:
+                    self.gappy[source] = tracker
+
+    def tracker(self, source: str) -> Tracker | None:
+        """A source's numbers; None if it is not known, or closed with nothing missing."""
+        return self._open.get(source)
+
+    def speaking(self) -> Iterator[tuple[str, Tracker]]:
+        """Sources that have not closed with nothing missing."""
+        return iter(self._open.items())
+
+    def note(self, source: str, tracker: Tracker) -> None:
+        """The tracker was changed from outside: its row is to be written."""
+        self._changed[source] = tracker
 
     def take(self, source: str, seq: int, now_us: int, *, last: bool) -> Seen:
         """Mark an envelope's number as seen at log time ``now_us`` and say what it was."""
@@ -128,6 +146,8 @@ class Sources:
             tracker.last = tracker.last or last
             self._changed[source] = tracker
             self._open.move_to_end(source)
+            if tracker.gaps:
+                self.gappy[source] = tracker
         return seen
 
     def drain(self) -> tuple[dict[str, Tracker], list[str]]:
@@ -149,6 +169,7 @@ class Sources:
             if tracker.seen_us >= horizon:
                 break
             del self._open[source]
+            self.gappy.pop(source, None)
             forgotten.append(source)
         for day in sorted(self._compact):
             bucket = self._compact[day]

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from callmeter.log.record import LogRecord
+from callmeter.schema.budgets import Budget
 
 
 class Output(NamedTuple):
@@ -56,6 +57,18 @@ class Step(Protocol):
     def tick(self, now_us: int) -> None: ...
 
     def checkpoint(self) -> Checkpoint: ...
+
+
+@runtime_checkable
+class Configurable(Protocol):
+    """A step that works by budget definitions.
+
+    ``configure`` is called between ``restore`` and the first record, and again whenever definitions
+    have changed, always with all of them; ``next_offset`` is the next record to come and
+    ``partitions`` the prefix's N. It may be called between a record and its checkpoint.
+    """
+
+    def configure(self, budgets: Sequence[Budget], next_offset: int, partitions: int) -> None: ...
 
 
 #: Makes the step of a partition: (log id, partition) -> Step.

@@ -89,7 +89,7 @@ class Watched:
         """A watch restored from what was kept."""
         watch = PartitionWatch(LOG, 0, self.max_statuses)
         watch.restore(dict(self.rows))
-        watch.configure(self.budgets, 0)
+        watch.configure(self.budgets, 0, 1)
         return watch
 
     def keep(self, watch: PartitionWatch) -> None:

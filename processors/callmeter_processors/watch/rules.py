@@ -231,6 +231,8 @@ def slo_value(slo: Slo, window: WindowSum) -> int | None:
         return None
     if slo.measure == "error_rate":
         return window.failures * PPM // window.calls
+    if slo.measure == "open":  # told of by the meter, which knows the calls
+        return None
     quantile = quantile_us(window.hist or {}, slo.quantile_ppm / PPM)
     return None if quantile is None else round(quantile)
 

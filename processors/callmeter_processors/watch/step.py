@@ -6,7 +6,7 @@ the checkpoint, so a reader sees an entity's spend once, however many records br
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import orjson
 from msgspec.structs import replace
@@ -93,8 +93,8 @@ class PartitionWatch:
                     if state_of(book.terms, entity, self._now_us) in _UNWELL:
                         self._unwell[entity.key] = entity
 
-    def configure(self, budgets: Iterable[Budget], next_offset: int) -> None:
-        """Take up the definitions as they are now, all of them.
+    def configure(self, budgets: Sequence[Budget], next_offset: int, partitions: int) -> None:
+        """Take up the definitions as they are now, all of them; see ``Configurable``.
 
         A budget that was defined and is not any more is as good as deleted.
         """

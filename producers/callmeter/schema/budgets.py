@@ -41,9 +41,10 @@ class Slo(Struct, kw_only=True):
 
     ``error_rate``: failures per call above ``max_ppm`` parts per million break it. ``latency``: the
     ``quantile_ppm`` quantile above ``max_us``. With fewer than ``min_calls`` nothing is said.
+    ``open``: a call that is open for longer than ``max_us`` is told of as stuck.
     """
 
-    measure: Literal["error_rate", "latency"]
+    measure: Literal["error_rate", "latency", "open"]
     max_ppm: int = 0
     max_us: int = 0
     quantile_ppm: int = 950_000
@@ -172,7 +173,7 @@ def _slo_problems(budget: Budget, slo: Slo) -> Iterator[str]:
         yield "an objective needs a window of time"
     if slo.measure == "error_rate" and not 0 <= slo.max_ppm < PPM:
         yield "an error rate is at least 0 and below 100 %"
-    if slo.measure == "latency" and not 0 < slo.max_us <= MAX_DURATION_US:
+    if slo.measure != "error_rate" and not 0 < slo.max_us <= MAX_DURATION_US:
         yield "a latency must be above 0"
     if not 0 < slo.quantile_ppm < PPM or slo.min_calls < 1:
         yield "a quantile lies between 0 and 1, and min_calls is at least 1"
@@ -262,6 +263,8 @@ def describe_limit(budget: Budget) -> str:
     if slo is not UNSET:
         if slo.measure == "error_rate":
             return f"errors at most {Decimal(slo.max_ppm) / 10_000:f} %"
+        if slo.measure == "open":
+            return f"calls open at most {Decimal(slo.max_us) / PPM:f} s"
         quantile = f"p{Decimal(slo.quantile_ppm) / 10_000:f}"
         return f"{quantile} latency at most {Decimal(slo.max_us) / PPM:f} s"
     parts = []

@@ -117,7 +117,8 @@ def test_rows_know_duplicates_after_a_restart():
     runtime = CrashingRuntime()
     values = [envelope([call_end()], seq=seq) for seq in (0, 2)]
     runtime.run(records_of(*values))
-    (key,) = runtime.rows
+    # Beside it, ends are remembered whose begin may be in the gap.
+    (key,) = (key for key in runtime.rows if not key.startswith(b"o:"))
     assert key == f"s:{source(1)}".encode()
     row = json.loads(runtime.rows[key])
     assert row == {

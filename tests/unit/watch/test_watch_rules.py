@@ -347,7 +347,7 @@ def test_live_shows_the_newest_windows_by_model():
 
 def test_records_of_another_log_are_none_of_ours_and_newer_ones_stop_the_watch():
     watch = PartitionWatch("another log", 0)
-    watch.configure([budget()], 0)
+    watch.configure([budget()], 0, 1)
     watch.process(record([usd("5")]))
     assert not watch.checkpoint().outputs
     watch = PartitionWatch(LOG, 0)
