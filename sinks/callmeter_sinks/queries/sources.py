@@ -74,10 +74,6 @@ class Question:
         named = [dimension(name) for name in self.filters]
         return any(dim.needs_calls for dim in (*self.dims, *named))
 
-    def ungrouped(self) -> Question:
-        """The same question over everything at once."""
-        return Question((), self.period, self.filters)
-
     def sums_sql(self, binding: Binding) -> str:
         """Rows with the dimensions asked for, ``start``, ``usage`` and the columns of ``SUMS``."""
         if self.raw:

@@ -93,24 +93,24 @@ def report(store: Store, asked: Question, *, top: int | None, order: str | None)
     """Figures by dimensions. See ``Queries.report``."""
     if top is not None and top < 1:
         raise UsageError("top is a number of rows, at least 1")
-    rows = _grouped(store, asked, _order(order, asked.dims), top)
-    totals = _grouped(store, asked.ungrouped(), "", None) if asked.dims else rows
-    by = [dim.name for dim in asked.dims]
-    return Report(by, rows, totals[0].figures, asked.period.since, asked.period.until)
-
-
-def _grouped(store: Store, asked: Question, order: str, top: int | None) -> list[ReportRow]:
     binding = Binding()
     sums = ", ".join(f"sum({name}) AS {name}_" for name in SUMS)
-    statement = _select(asked.dims, sums, asked.sums_sql(binding), binding) + order
+    statement = _with_totals(asked.dims, sums, asked.sums_sql(binding), binding)
+    statement += f" ORDER BY whole DESC{_order(order, asked.dims)}"
     if top is not None:
-        statement += f" LIMIT {binding.add(top, 'UInt32')}"
+        statement += f" LIMIT {binding.add(top + 1, 'UInt32')}"
     latencies = _latencies(store, asked)
     rows = []
-    for values in store.query(statement, binding.values).rows:
-        key, measures = values[: len(asked.dims)], values[len(asked.dims) :]
-        rows.append(ReportRow(_key(asked.dims, key), _figures(measures, latencies.get(key))))
-    return rows
+    totals = _figures([0] * len(SUMS), None)
+    for whole, *values in store.query(statement, binding.values).rows:
+        key, measures = tuple(values[: len(asked.dims)]), values[len(asked.dims) :]
+        figures = _figures(measures, latencies.get((whole, *key)))
+        if whole:
+            totals = figures
+        if not whole or not asked.dims:
+            rows.append(ReportRow(_key(asked.dims, key), figures))
+    by = [dim.name for dim in asked.dims]
+    return Report(by, rows, totals, asked.period.since, asked.period.until)
 
 
 def _latencies(store: Store, asked: Question) -> dict[tuple[Any, ...], Sequence[float]]:
@@ -122,7 +122,7 @@ def _latencies(store: Store, asked: Question) -> dict[tuple[Any, ...], Sequence[
     else:
         weighted = f"quantilesExactWeightedArray({levels})(mapKeys(latency), mapValues(latency))"
         measures = f"{weighted} AS q, sum(length(latency)) AS n"
-    statement = _select(asked.dims, measures, asked.durations_sql(binding), binding)
+    statement = _with_totals(asked.dims, measures, asked.durations_sql(binding), binding)
     found: dict[tuple[Any, ...], Sequence[float]] = {}
     for row in store.query(statement, binding.values).rows:
         *key, quantiles, number = row
@@ -160,10 +160,24 @@ def operations(store: Store, asked: Question) -> list[OperationRow]:
 
 def _select(dims: Sequence[Dimension], measures: str, source: str, binding: Binding) -> str:
     """SELECT of keys k0, k1, … and measures, grouped by the keys."""
+    keys, names = _named(dims, binding)
+    group_by = f" GROUP BY {', '.join(names)}" if names else ""
+    return f"SELECT {keys}{measures} FROM ({source}){group_by}"
+
+
+def _with_totals(dims: Sequence[Dimension], measures: str, source: str, binding: Binding) -> str:
+    """The same with a first column ``whole``: 1 marks the row over all groups, read in one go."""
+    keys, names = _named(dims, binding)
+    if not names:
+        return f"SELECT 1 AS whole, {measures} FROM ({source})"
+    sets = f"GROUP BY GROUPING SETS (({', '.join(names)}), ())"
+    return f"SELECT grouping({names[0]}) AS whole, {keys}{measures} FROM ({source}) {sets}"
+
+
+def _named(dims: Sequence[Dimension], binding: Binding) -> tuple[str, list[str]]:
     names = [f"k{place}" for place in range(len(dims))]
     keys = [f"{dim.sql(binding)} AS {name}, " for dim, name in zip(dims, names, strict=True)]
-    group_by = f" GROUP BY {', '.join(names)}" if names else ""
-    return f"SELECT {''.join(keys)}{measures} FROM ({source}){group_by}"
+    return "".join(keys), names
 
 
 def _order(order: str | None, dims: Sequence[Dimension]) -> str:
@@ -171,14 +185,14 @@ def _order(order: str | None, dims: Sequence[Dimension]) -> str:
     ties = "".join(f", k{place}" for place in range(len(dims)))
     if order is None:
         windows = [f"k{place}" for place, dim in enumerate(dims) if dim.kind == "window"]
-        return f" ORDER BY {', '.join((*windows, 'cost_ DESC', 'calls_ DESC'))}{ties}"
+        return f", {', '.join((*windows, 'cost_ DESC', 'calls_ DESC'))}{ties}"
     name, descending = (order[1:], True) if order.startswith("-") else (order, False)
     columns = {dim.name: f"k{place}" for place, dim in enumerate(dims)}
     columns |= {"cost_usd": "cost_", "unpriced_calls": "unpriced_"}
     columns |= {n: f"{n}_" for n in MEASURES if n in SUMS}
     if name not in columns:
         raise UsageError(f"cannot order by {name[:60]!r}: there are {', '.join(columns)}")
-    return f" ORDER BY {columns[name]}{' DESC' if descending else ''}{ties}"
+    return f", {columns[name]}{' DESC' if descending else ''}{ties}"
 
 
 def _key(dims: Sequence[Dimension], values: Sequence[Any]) -> dict[str, str | datetime]:
