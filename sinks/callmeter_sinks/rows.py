@@ -7,18 +7,25 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import orjson
+import msgspec
 
 from callmeter.errors import NewerSchemaError
 from callmeter.log.record import LogRecord
+from callmeter.schema.metered import METERED_VERSION, MeteredHeader, read_header
 
-FORMAT_VERSION = 1
 LANDING_COLUMNS = ("topic", "partition", "metered_offset", "type", "header", "body")
 
 _TYPES = {"envelope": b"\x08envelope", "deltas": b"\x06deltas"}
 _PLACE = struct.Struct("<Hq")
+
+
+class _Version(msgspec.Struct):
+    v: int
+
+
+_version = msgspec.json.Decoder(_Version)
 
 
 class Metered(NamedTuple):
@@ -54,35 +61,28 @@ def parse(record: LogRecord) -> Metered:
     value = record.value
     if value is None or not value.endswith(b"\n"):
         raise ForeignRecordError("no value that ends with a newline")
-    body_at = value.index(b"\n") + 1
     try:
-        header: Any = orjson.loads(value[:body_at])
-        version = header["v"]
-        kind = header["type"]
-        if version != FORMAT_VERSION and isinstance(version, int) and version > FORMAT_VERSION:
+        version = _version.decode(value[: value.index(b"\n")]).v
+        if version > METERED_VERSION:
             raise NewerSchemaError(
                 f"metered {record.partition}@{record.offset} has format {version}: "
                 "upgrade the sinks before the workers"
             )
-        if version != FORMAT_VERSION or header["partition"] != record.partition:
-            raise ForeignRecordError("another format, or another partition's")
-        log_id, log_ts_us = str(header["log"]), int(header["log_ts_us"])
-        if kind == "envelope":
-            origin = int(header["offset"])
-            events = int(header["events"]) + int(header["refused"])
-            return Metered(
-                record.offset, log_id, kind, origin, origin, events, 0, False, log_ts_us,
-                value, body_at,
-            )  # fmt: skip
-        if kind == "deltas":
-            first, last, part = int(header["first"]), int(header["last"]), int(header["part"])
-            ends = part == int(header["parts"]) - 1
-            return Metered(
-                record.offset, log_id, kind, first, last, 0, part, ends, log_ts_us, value, body_at
-            )
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as exc:
-        raise ForeignRecordError(f"no header of the contract: {exc!r}") from exc
-    raise ForeignRecordError(f"unknown type {kind!r}")
+        header = read_header(value)
+    except msgspec.MsgspecError as exc:
+        raise ForeignRecordError(f"no header of the contract: {exc}") from exc
+    if header.v != METERED_VERSION or header.partition != record.partition:
+        raise ForeignRecordError("another format, or another partition's")
+    if isinstance(header, MeteredHeader):
+        first, last, part, ends = header.offset, header.offset, 0, False
+        events = header.events + header.refused
+    else:
+        first, last, part, events = header.first, header.last, header.part, 0
+        ends = header.part == header.parts - 1
+    return Metered(
+        record.offset, header.log, header.type, first, last, events, part, ends,
+        header.log_ts_us, value, value.index(b"\n") + 1,
+    )  # fmt: skip
 
 
 def landing_block(topic: str, partition: int, records: Iterable[Metered]) -> bytes:
