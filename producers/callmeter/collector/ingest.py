@@ -111,7 +111,7 @@ async def append(context: Context, records: Sequence[NewRecord]) -> list[Appende
 def parse(body: bytes, max_envelope_bytes: int) -> list[Taken]:
     """The envelopes of a body; ``ApiError`` 400 or 413 names line, place and reason."""
     taken: list[Taken] = []
-    line = 1
+    start = 0
     try:
         for data in split_envelopes(body):
             end = data.find(b"\n")
@@ -121,18 +121,21 @@ def parse(body: bytes, max_envelope_bytes: int) -> list[Taken]:
                     413,
                     RefusedReason.TOO_LARGE,
                     f"an envelope of {len(data)} bytes is over the limit of {max_envelope_bytes}",
-                    details={"line": line, "envelope": len(taken), **_name(header)},
+                    details={**_where(body, start, taken), **_name(header)},
                 )
             taken.append(Taken(header, data))
-            line += data.count(b"\n")
+            start += len(data)
     except HeaderError as exc:
+        where = _where(body, start, taken)
         raise ApiError(
-            400,
-            RefusedReason.BAD_HEADER,
-            f"line {line}: {exc}",
-            details={"line": line, "envelope": len(taken)},
+            400, RefusedReason.BAD_HEADER, f"line {where['line']}: {exc}", details=where
         ) from None
     return taken
+
+
+def _where(body: bytes, start: int, before: Sequence[Taken]) -> dict[str, object]:
+    """The line of the body, from 1, and the place of the envelope, from 0."""
+    return {"line": 1 + body.count(b"\n", 0, start), "envelope": len(before)}
 
 
 def _name(header: Header) -> dict[str, object]:
