@@ -26,6 +26,7 @@ from callmeter.log.kafka_state import open_partition
 from callmeter.log.kafka_transaction import TransactionWriter
 from callmeter.log.position import POSITION_KEY, decode_position, encode_position
 from callmeter.log.record import LogRecord, NewRecord
+from callmeter_processors.runtime.definitions import Definitions
 from callmeter_processors.runtime.partition import PartitionFold
 from callmeter_processors.runtime.stats import RuntimeStats
 from callmeter_processors.step import StepFactory
@@ -53,6 +54,7 @@ class Stage:
     source: str = "events"
     state: str = "meter-state"
     accept_loss: bool = False
+    definitions: Definitions | None = None
     transaction_timeout_s: float = 20.0
     compression: str | None = "zstd"
 
@@ -123,6 +125,8 @@ class ExactPartition:
                 stored_next=stored_next,
                 first_offset=first,
                 stats=stats,
+                definitions=stage.definitions,
+                partitions=stage.partitions,
                 accept_loss=stage.accept_loss,
             )
         except BaseException:

@@ -9,6 +9,8 @@ from callmeter.clock import Clock, SystemClock
 from callmeter.errors import CallmeterError, UsageError
 from callmeter.log.record import NewRecord
 from callmeter.log.sqlite_log import SqliteLog
+from callmeter.schema.topics import BUDGETS
+from callmeter_processors.runtime.definitions import POLL_S, Definitions
 from callmeter_processors.runtime.partition import PartitionFold
 from callmeter_processors.runtime.stats import RuntimeStats
 from callmeter_processors.step import StepFactory
@@ -51,6 +53,8 @@ class LocalRuntime:
         self._checkpoint_records = checkpoint_records
         self._clock = clock or SystemClock()
         self._accept_loss = accept_loss
+        self._definitions = Definitions()
+        self._defined_s: float | None = None
         self._folds: dict[int, PartitionFold] = {}
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
@@ -95,6 +99,7 @@ class LocalRuntime:
                 while behind:
                     with self._turn:
                         self._raise_failure()
+                        self._read_definitions()
                         fold = self._fold(partition)
                         moved = fold.next < end and self._feed(fold)
                         behind = moved and fold.next < end
@@ -122,6 +127,7 @@ class LocalRuntime:
     def _round(self) -> tuple[bool, float]:
         """Feeds and checkpoints each partition once: (whether any moved, seconds it may wait)."""
         self._raise_failure()
+        self._read_definitions()
         moved = False
         wait_s = _IDLE_S
         now_us = self._clock.now_us()
@@ -167,6 +173,12 @@ class LocalRuntime:
         )
         fold.written(pending, self._clock.monotonic_s() - began_s)
 
+    def _read_definitions(self) -> None:
+        now_s = self._clock.monotonic_s()
+        if self._defined_s is None or now_s - self._defined_s >= POLL_S:
+            self._defined_s = now_s
+            self._definitions.update(self._log.rows(BUDGETS.name, 0))
+
     def _fold(self, partition: int) -> PartitionFold:
         fold = self._folds.get(partition)
         if fold is None:
@@ -178,6 +190,8 @@ class LocalRuntime:
                 stored_next=self._log.position(self._state, partition),
                 first_offset=self._log.first_offset(self._source, partition),
                 stats=self.stats,
+                definitions=self._definitions,
+                partitions=self._log.partitions,
                 accept_loss=self._accept_loss,
             )
             restore_s = self._clock.monotonic_s() - began_s

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from callmeter.errors import DataError
 from callmeter.log.position import POSITION_KEY
 from callmeter.log.record import LogRecord
+from callmeter.schema.budgets import Budget
+from callmeter_processors.runtime.definitions import Definitions
 from callmeter_processors.runtime.stats import PartitionStats, RuntimeStats
-from callmeter_processors.step import Checkpoint, Step
+from callmeter_processors.step import Checkpoint, Configurable, Step
 
 logger = logging.getLogger(__name__)
 _TICK_US = 1_000_000
@@ -33,7 +35,8 @@ class PartitionFold:
     """A step and how far it has read. Used from one thread.
 
     ``stored_next`` is the position as the log has it (None: none yet), ``first_offset`` where to
-    begin without one. After ``checkpoint`` either ``written`` is called, or the fold is thrown
+    begin without one. A step that is ``Configurable`` is told of ``definitions``; ``partitions`` is
+    the prefix's N. After ``checkpoint`` either ``written`` is called, or the fold is thrown
     away.
     """
 
@@ -46,6 +49,8 @@ class PartitionFold:
         stored_next: int | None,
         first_offset: int,
         stats: RuntimeStats,
+        definitions: Definitions | None = None,
+        partitions: int = 0,
         accept_loss: bool = False,
     ) -> None:
         self.partition = partition
@@ -57,7 +62,11 @@ class PartitionFold:
         self._stats = stats
         self._accept_loss = accept_loss
         self._ticked_us: int | None = None
+        self._definitions = definitions if isinstance(step, Configurable) else None
+        self._partitions = partitions
+        self._known: tuple[Budget, ...] | None = None
         step.restore({key: value for key, value in rows.items() if key != POSITION_KEY})
+        self._configure()
         stats.partitions[partition] = PartitionStats(next_offset=self.next, state_rows=len(rows))
 
     def process(self, record: LogRecord, now_s: float) -> bool:
@@ -70,6 +79,7 @@ class PartitionFold:
             return False
         if record.offset > self.next:
             raise AssertionError(f"offset {record.offset} came where {self.next} was due")
+        self._configure()
         self._step.process(record)
         self.next = record.offset + 1
         if not self.waiting:
@@ -104,6 +114,7 @@ class PartitionFold:
 
     def checkpoint(self, now_us: int) -> Pending | None:
         """What there is to be written now; None if nothing moved and nothing changed."""
+        self._configure()
         if self._ticked_us is None or now_us - self._ticked_us >= _TICK_US:
             self._step.tick(now_us)
             self._ticked_us = now_us
@@ -111,6 +122,15 @@ class PartitionFold:
         if not (self.waiting or changes.rows or changes.outputs):
             return None
         return Pending(changes, self.next, self._stored_next)
+
+    def _configure(self) -> None:
+        """Tells the step of definitions that are new to it."""
+        if self._definitions is None:
+            return
+        budgets = self._definitions.current()
+        if budgets is not self._known and isinstance(self._step, Configurable):
+            self._known = budgets
+            self._step.configure(budgets, self.next, self._partitions)
 
     def tick_due(self, now_us: int) -> bool:
         """Whether a second has passed since the last tick: idle partitions are checkpointed too."""

@@ -13,8 +13,10 @@ from mode.threads import WorkerThread
 from callmeter.errors import CallmeterError
 from callmeter.log.kafka_admin import check_topics, read_log_id
 from callmeter.log.kafka_settings import KafkaSettings
+from callmeter_processors.runtime.definitions import Definitions
 from callmeter_processors.runtime.exact import Stage
 from callmeter_processors.runtime.faust_app import ExactWorker
+from callmeter_processors.runtime.kafka_definitions import following
 from callmeter_processors.runtime.stats import RuntimeStats
 from callmeter_processors.step import StepFactory
 
@@ -49,6 +51,7 @@ def run_worker(
     settings = KafkaSettings.from_url(kafka_url)
     partitions, log_id = asyncio.run(_check(settings))
     factory = factory_maker(settings)
+    definitions = Definitions()
     stage = Stage(
         kafka=settings,
         log_id=log_id,
@@ -57,6 +60,7 @@ def run_worker(
         source=source,
         state=state,
         accept_loss=accept_loss,
+        definitions=definitions,
         compression=compression,
     )
 
@@ -71,7 +75,8 @@ def run_worker(
             session_timeout_s=session_timeout_s,
             loop=asyncio.get_running_loop(),
         )
-        await _run_faust(worker)
+        async with following(settings, definitions):
+            await _run_faust(worker)
 
     logger.info("%s on %s, log %s, %d partitions", name, settings.display, log_id, partitions)
     asyncio.run(run())
