@@ -93,6 +93,7 @@ class LocalRuntime:
         """
         ends = self._log.end_offsets(self._source)
         self._raise_failure()
+        self._defined_s = None  # by the definitions as they are now
         try:
             for partition, end in ends.items():
                 behind = True
