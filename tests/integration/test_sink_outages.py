@@ -1,0 +1,109 @@
+"""The sink when answers are cut off after the engine has worked, and when the store goes away."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from callmeter.errors import UnreachableError
+from callmeter_sinks.clickhouse.chdb_store import ChdbStore
+from callmeter_sinks.clickhouse.migrate import migrate
+from callmeter_sinks.clickhouse.shim import ShimServer
+from callmeter_sinks.clickhouse.store import open_store
+from callmeter_sinks.ranges import RangeLimits
+from callmeter_sinks.sink import Sink
+from callmeter_sinks.source import SqliteSource
+from support.metered import MeteredStream
+from support.stored import append, expected, sqlite_log, stored
+
+SMALL = RangeLimits(max_events=30, linger_s=0.0)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[ChdbStore]:
+    engine = ChdbStore(tmp_path / "store")
+    migrate(engine)
+    yield engine
+    engine.close()
+
+
+def test_rows_once_though_answers_are_cut_off(engine: ChdbStore, tmp_path: Path) -> None:
+    with ShimServer(engine, writable=True) as server, sqlite_log(tmp_path / "log.db") as log:
+        stream = MeteredStream(log.log_id, 0)
+        for _ in range(4):
+            append(log, 0, stream.checkpoint(envelopes=4, events=12))
+        store = open_store(server.url)
+        try:
+            server.cut.left = 7  # claims, intents and landing alike; twice in a row too
+            stats = Sink(store, SqliteSource(log), limits=SMALL, first_retry_s=0.01).drain()
+        finally:
+            store.close()
+        assert server.cut.done == 7
+        assert stats.inserts >= 2
+    assert stored(engine) == expected(stream.truth)
+
+
+class AwayStore(ChdbStore):
+    """A store that can be away: whatever reaches it then is refused as by a closed port."""
+
+    away = False
+
+    def query(self, *args, **more):
+        self._reach()
+        return super().query(*args, **more)
+
+    def insert_block(self, *args, **more):
+        self._reach()
+        return super().insert_block(*args, **more)
+
+    def _reach(self) -> None:
+        if self.away:
+            raise UnreachableError("connection refused")
+
+
+def test_waits_for_a_store_that_is_away_with_bounded_memory(tmp_path: Path) -> None:
+    limits = RangeLimits(max_events=30, linger_s=0.0, max_bytes=20_000)
+    store = AwayStore(tmp_path / "store")
+    migrate(store)
+    with sqlite_log(tmp_path / "log.db") as log:
+        streams = [MeteredStream(log.log_id, partition) for partition in range(2)]
+        sink = Sink(store, SqliteSource(log), limits=limits, first_retry_s=0.01)
+        thread = threading.Thread(target=sink.run)
+        thread.start()
+        try:
+            append(log, 0, streams[0].checkpoint())
+            until(lambda: sink.stats.inserts > 0)
+            store.away = True
+            for _ in range(10):
+                for stream in streams:
+                    append(log, stream.partition, stream.checkpoint(envelopes=6, events=20))
+            until(lambda: sink.stats.waiting_for is not None)
+            until(lambda: sink.stats.retries > 5)
+            largest = max(len(r.value or b"") for r in log.read("metered", 0, 0))
+            assert sink.stats.buffered_bytes <= 2 * (20_000 + largest)
+            assert sink.stats.inserts < 20
+            store.away = False
+            wanted = sum(s.truth.counts["events"] + s.truth.counts["refused"] for s in streams)
+            until(lambda: sink.stats.events == wanted)
+            assert sink.stats.waiting_for is None
+        finally:
+            store.away = False
+            sink.stop()
+            thread.join(60)
+        truth = streams[0].truth
+        truth.add(streams[1].truth)
+        assert stored(store) == expected(truth)
+    store.close()
+
+
+def until(condition: object) -> None:
+    """Wait for something another thread brings about; a test that waits too long has failed."""
+    assert callable(condition)
+    deadline_s = time.monotonic() + 90
+    while not condition():
+        assert time.monotonic() < deadline_s, "it never came"
+        time.sleep(0.02)
