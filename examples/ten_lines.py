@@ -1,7 +1,8 @@
 """Your own program in ten lines: every call of the OpenAI client is metered."""
 
-import callmeter
 from openai import OpenAI
+
+import callmeter
 
 callmeter.init(project="shop", service="answers")
 callmeter.instrument("openai")

@@ -1,14 +1,14 @@
 """The error tree. Each class carries the exit code the command line ends with.
 
-    CallmeterError                    70  a bug, if it reaches the user bare
-    ├── UsageError                    64  wrong usage of a command or an API
-    ├── DataError                     65  bad input data
-    ├── UnreachableError              69  a service is not reachable
-    ├── CannotWriteError              73  a file, directory or store cannot be written
-    ├── ConfigError                   78  bad configuration
-    │   ├── MissingExtraError         78  a part is not installed; names the pip install
-    │   └── NewerSchemaError          78  the store or state was written by a newer callmeter
-    └── DeliveryError                  1  flush_or_raise: something is pending or was lost
+CallmeterError                    70  a bug, if it reaches the user bare
+├── UsageError                    64  wrong usage of a command or an API
+├── DataError                     65  bad input data
+├── UnreachableError              69  a service is not reachable
+├── CannotWriteError              73  a file, directory or store cannot be written
+├── ConfigError                   78  bad configuration
+│   ├── MissingExtraError         78  a part is not installed; names the pip install
+│   └── NewerSchemaError          78  the store or state was written by a newer callmeter
+└── DeliveryError                  1  flush_or_raise: something is pending or was lost
 """
 
 from __future__ import annotations

@@ -41,6 +41,12 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return venv / "bin"
 
 
+def test_the_readme_shows_the_example_that_is_run() -> None:
+    example = (ROOT / "examples" / "ten_lines.py").read_text()
+    code = example.partition('"""\n\n')[2]
+    assert code in (ROOT / "README.md").read_text()
+
+
 def test_ten_lines_are_metered_and_priced(fresh: Path, tmp_path: Path) -> None:
     with (
         OpenAIStub() as stub,
