@@ -1,0 +1,1 @@
+"""Facades: the names that users of other systems know, thin over callmeter's own meter."""
