@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from callmeter.clock import Clock, SystemClock
 from callmeter.errors import UnreachableError
@@ -16,32 +15,13 @@ from callmeter_sinks.faults import FencedError, StoppedError
 from callmeter_sinks.intents import Books
 from callmeter_sinks.ranges import RangeLimits
 from callmeter_sinks.source import MeteredSource
-from callmeter_sinks.writer import PartitionWriter, WriterStats
+from callmeter_sinks.stats import SinkStats, add
+from callmeter_sinks.writer import PartitionWriter
 
 _log = logging.getLogger("callmeter.sink")
 _IDLE_S = 1.0
 _LAG_EVERY_S = 5.0
 _FENCED_S = 10.0
-
-
-@dataclass
-class SinkStats:
-    """What the sink did since it started; ``lag`` is records behind the log's end per partition."""
-
-    events: int = 0
-    records: int = 0
-    inserts: int = 0
-    rebuilds: int = 0
-    bytes: int = 0
-    retries: int = 0
-    quarantined: int = 0
-    lost_origins: int = 0
-    fenced: int = 0
-    buffered_bytes: int = 0
-    visible_us: int = 0
-    worst_visible_us: int = 0
-    waiting_for: str | None = None
-    lag: dict[int, int] = field(default_factory=dict)
 
 
 class Sink:
@@ -121,7 +101,7 @@ class Sink:
         """A snapshot; may be read from any thread."""
         total = SinkStats(**{**vars(self._gone), "lag": dict(self._lag)})
         for writer in list(self._writers.values()):
-            _add(total, writer.stats)
+            add(total, writer.stats)
             total.buffered_bytes += writer.buffered_bytes
         total.retries = self._patience.retries
         total.waiting_for = self._patience.waiting_for
@@ -251,7 +231,7 @@ class Sink:
     def _drop(self, partition: int) -> None:
         writer = self._writers.pop(partition, None)
         if writer is not None:
-            _add(self._gone, writer.stats)
+            add(self._gone, writer.stats)
 
     def _finish(self) -> SinkStats:
         """Insert whole checkpoints if the store answers at once; the next start reads the rest."""
@@ -263,15 +243,3 @@ class Sink:
                 _log.warning("partition %d is left for the next start: %s", partition, exc)
             self._drop(partition)
         return self.stats
-
-
-def _add(total: SinkStats, stats: WriterStats) -> None:
-    total.events += stats.events
-    total.records += stats.records
-    total.inserts += stats.inserts
-    total.rebuilds += stats.rebuilds
-    total.bytes += stats.bytes
-    total.quarantined += sum(stats.quarantined.values())
-    total.lost_origins += stats.lost_origins
-    total.visible_us = max(total.visible_us, stats.visible_us)
-    total.worst_visible_us = max(total.worst_visible_us, stats.worst_visible_us)

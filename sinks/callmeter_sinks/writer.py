@@ -26,8 +26,7 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from collections import Counter
-from dataclasses import dataclass, field
+from collections import deque
 from functools import partial
 
 from callmeter.clock import Clock
@@ -54,28 +53,13 @@ from callmeter_sinks.rows import (
     parse,
 )
 from callmeter_sinks.source import MeteredSource
+from callmeter_sinks.stats import WriterStats
 
 _log = logging.getLogger("callmeter.sink")
 _READ_RECORDS = 2000
 _READ_BYTES = 8 * 2**20
 #: How long a rebuild waits at a time for records that the log has but has not delivered yet.
 _REBUILD_WAIT_S = 1.0
-
-
-@dataclass
-class WriterStats:
-    """Counters of one partition's writer; plain numbers, read from any thread."""
-
-    records: int = 0
-    events: int = 0
-    bytes: int = 0
-    inserts: int = 0
-    rebuilds: int = 0
-    quarantined: Counter[str] = field(default_factory=Counter)
-    lost_origins: int = 0
-    #: Log time of the oldest record of the last range until it was visible, microseconds.
-    visible_us: int = 0
-    worst_visible_us: int = 0
 
 
 class PartitionWriter:
@@ -115,6 +99,7 @@ class PartitionWriter:
         self._written_next: int | None = None  # the origin behind the last intent
         self._left_out: set[int] = set()
         self._buffer = RangeBuffer(limits)
+        self._ahead: deque[LogRecord] = deque()  # read, and waiting for the next range
         self._next_log_id: str | None = None  # the log of the record at position, if another
 
     # The order of writes
@@ -136,6 +121,7 @@ class PartitionWriter:
         """Go on in the history of ``log_id``: after its newest intent, inserted again, or fresh."""
         ask = self._patience.until_answered
         self._log_id = log_id
+        self._ahead.clear()
         self._left_out = ask(lambda: self._books.quarantined(self.partition, log_id))
         intent = ask(lambda: self._books.newest_intent(self.partition, log_id))
         self._origins = OriginSequence(self.partition)
@@ -235,15 +221,19 @@ class PartitionWriter:
         """Read what is at hand, up to a full range; how many records were taken."""
         taken = 0
         while not self._buffer.full() and self._next_log_id is None and not self._stop.is_set():
-            records = self._source.read(
-                self.partition, self.position, max_records=_READ_RECORDS, max_bytes=_READ_BYTES
-            )
-            if not records:
+            if not self._ahead:
+                self._ahead.extend(
+                    self._source.read(
+                        self.partition,
+                        self.position,
+                        max_records=_READ_RECORDS,
+                        max_bytes=_READ_BYTES,
+                    )
+                )
+            if not self._ahead or not self._offer(self._ahead[0], now_s):
                 break
-            for record in records:
-                if self._buffer.full() or not self._offer(record, now_s):
-                    break
-                taken += 1
+            self._ahead.popleft()
+            taken += 1
         return taken
 
     def _offer(self, record: LogRecord, now_s: float) -> bool:
