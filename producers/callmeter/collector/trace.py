@@ -52,6 +52,10 @@ class Traces:
             raise ApiError(
                 503, "log_unreachable", "the log did not answer in time", retry_after_s=1
             ) from None
+        except asyncio.CancelledError:
+            if not done.cancelled():
+                raise  # it is this request that ends, not the source
+            raise ApiError(500, "internal", "the collector failed") from None
         return fresh
 
     async def close(self) -> None:

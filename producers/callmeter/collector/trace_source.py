@@ -57,12 +57,13 @@ class TraceSource:
         self._accepted = 0
         self._dropped = 0
         self._waiting: deque[_Waiting] = deque()
+        self._sending: list[_Waiting] = []
         self._bytes = 0
         self._open: OrderedDict[str, float] = OrderedDict()  # call id -> when it began
         self._last_trace_s = self._clock.monotonic_s()
         self._work = asyncio.Event()
         self._closing = False
-        self._task = asyncio.create_task(self._run())
+        self._task = asyncio.create_task(self._live())
 
     @property
     def closed(self) -> bool:
@@ -95,6 +96,17 @@ class TraceSource:
         self._work.set()
         return done
 
+    async def _live(self) -> None:
+        try:
+            await self._run()
+        except Exception:
+            # A bug. Nobody waits for ever, and the next trace gets another source: this one shows
+            # up as ended uncleanly.
+            log.exception("a source of traces failed")
+            self._closing = True
+            for waiting in (*self._sending, *self._waiting):
+                waiting.done.cancel()
+
     async def _run(self) -> None:
         while True:
             try:
@@ -109,7 +121,8 @@ class TraceSource:
             if self._closing and not self._waiting:
                 self._queue(self._heartbeat())
             while self._waiting:
-                await self._send(self._cut())
+                self._sending = self._cut()
+                await self._send(self._sending)
             if self._closing:
                 return
 
@@ -136,7 +149,7 @@ class TraceSource:
             environment=self._context.config.trace_environment,
             sdk=f"callmeter-collector/{__version__}",
             accepted=self._accepted,
-            dropped={DropReason.QUEUE_FULL: self._dropped} if self._dropped else {},
+            dropped={DropReason.QUEUE_FULL.value: self._dropped} if self._dropped else {},
             last=self._closing and not self._waiting,
         )
         self._seq += 1
