@@ -101,6 +101,8 @@ class Embedded:
                 raise exc
 
     def _start(self) -> None:
+        from callmeter.collector.budget_sources import SqliteBudgets
+        from callmeter.collector.budgets import budget_routes
         from callmeter.collector.config import CollectorConfig
         from callmeter.collector.keys import KeyRing
         from callmeter.collector.thread import CollectorThread
@@ -109,6 +111,7 @@ class Embedded:
         from callmeter.pricing.watching import BookWatch
         from callmeter_processors.meter import meter_factory
         from callmeter_processors.runtime.local import LocalRuntime
+        from callmeter_processors.watch.step import watch_factory
         from callmeter_sinks.clickhouse.chdb_store import ChdbStore
         from callmeter_sinks.clickhouse.migrate import migrate
         from callmeter_sinks.clickhouse.shim import ShimServer
@@ -134,17 +137,25 @@ class Embedded:
         prices = BookWatch(_published(log), lambda: _published(log), _PRICES_S)
         prices.start()
         push(prices.stop)
+        watch = LocalRuntime(log, watch_factory(), source="spend", state="watch-state")
         runtime = LocalRuntime(log, meter_factory(prices.pricer))
-        push(runtime.stop)
-        runtime.start()
-        push(runtime.drain)
+        for part in (watch, runtime):
+            push(part.stop)
+            part.start()
+            push(part.drain)
         keys = KeyRing.parse(settings.api_keys, settings.read_keys)
         config = CollectorConfig(host=settings.host, port=settings.port, keys=keys)
-        collector = CollectorThread(SqliteAppender(log), config)
+        routes = [budget_routes(SqliteBudgets(log))]
+        collector = CollectorThread(SqliteAppender(log), config, extra_routes=routes)
         push(collector.stop)
         collector.start()
         self.url = collector.url
-        self._parts = [lambda: runtime.failed, lambda: sink.failed, lambda: collector.failed]
+        self._parts = [
+            lambda: runtime.failed,
+            lambda: watch.failed,
+            lambda: sink.failed,
+            lambda: collector.failed,
+        ]
         state = Running(pid=os.getpid(), url=self.url, store_url=server.url)
         running_file.write_bytes(msgspec.json.encode(state))
         push(running_file.unlink, missing_ok=True)

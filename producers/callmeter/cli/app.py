@@ -21,6 +21,7 @@ COMMANDS = {
     "replay": "replay",
     "report": "report",
     "verify": "verify",
+    "budget": "budget",
     "prices": "prices",
     "topics": "topics",
     "migrate": "migrate",

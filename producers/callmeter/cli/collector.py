@@ -27,6 +27,8 @@ def command(
     Example: callmeter collector --kafka kafka://localhost:9092
     """
     from callmeter.collector.app import run_collector
+    from callmeter.collector.budget_sources import KafkaBudgets
+    from callmeter.collector.budgets import budget_routes
     from callmeter.collector.config import CollectorConfig
     from callmeter.collector.keys import KeyRing
     from callmeter.log.kafka_appender import KafkaAppender
@@ -39,7 +41,9 @@ def command(
             click.echo(f"the collector listens on {url}; Ctrl-C stops it")
 
     async def run() -> None:
-        appender = await KafkaAppender.start(KafkaSettings.from_url(kafka_url))
-        await run_collector(appender, config, on_started=started)
+        settings = KafkaSettings.from_url(kafka_url)
+        appender = await KafkaAppender.start(settings)
+        routes = [budget_routes(KafkaBudgets(settings))]
+        await run_collector(appender, config, extra_routes=routes, on_started=started)
 
     asyncio.run(run())

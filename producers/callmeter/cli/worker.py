@@ -1,4 +1,4 @@
-"""``callmeter worker``: one meter process over Kafka."""
+"""``callmeter worker``: one process over Kafka, a meter or a watch."""
 
 from __future__ import annotations
 
@@ -22,19 +22,42 @@ _PRICES_S = 10.0
     "--accept-loss", is_flag=True,
     help="Go on behind records that the log's retention removed; the loss is recorded.",
 )  # fmt: skip
+@click.option(
+    "--watch", is_flag=True, help="Watch budgets instead: limits, objectives, running windows."
+)
 @options.verbosity
-def command(kafka_url: str, accept_loss: bool, quiet: bool) -> None:
+def command(kafka_url: str, accept_loss: bool, watch: bool, quiet: bool) -> None:
     r"""Judge, price and fold envelopes until SIGTERM; start as many as you like.
+
+    With --watch, follow what meters hand on about budgets: a second kind of worker, of which there
+    should be at least one. Without it spend is counted all the same, and nobody is told.
 
     The partitions are shared out among the workers of a prefix, at most one worker each. State,
     outputs and position move in one Kafka transaction, so a worker may be killed at any time.
 
     \b
-    Example: callmeter worker --kafka kafka://localhost:9092
+    Examples: callmeter worker --kafka kafka://localhost:9092
+              callmeter worker --kafka kafka://localhost:9092 --watch
     """
     from callmeter_processors.runtime.worker import run_worker
 
+    if watch:
+        run_worker(
+            kafka_url,
+            _watches,
+            name="watch",
+            source="spend",
+            state="watch-state",
+            accept_loss=accept_loss,
+        )
+        return
     run_worker(kafka_url, _meters, accept_loss=accept_loss)
+
+
+def _watches(_settings: KafkaSettings) -> StepFactory:
+    from callmeter_processors.watch.step import watch_factory
+
+    return watch_factory()
 
 
 def _meters(settings: KafkaSettings) -> StepFactory:
