@@ -1,12 +1,14 @@
 """Standard queries on 1 and 10 million calls in chDB: p50 and p95, rows and bytes read.
 
-    python benchmarks/bench_queries.py [--calls N[,N…]] [--runs N] [--seed N] [--keep DIR] [--json]
+    python benchmarks/bench_queries.py [--calls N[,N…]] [--runs N] [--unmerged N] [--seed N]
+                                       [--keep DIR] [--json]
 
 Calls of 30 days (4 projects, 8 models with a skewed share, 2 % failures) are made by the engine
 from ``numbers()``, landed log partition by log partition (32 of them) and folded into deltas as the
 meter folds them, so rollups and histograms come through the same views as in production. Then
-merges are stopped and each log partition inserts 8 more batches: 256 unmerged parts lie in every
-table when the questions are asked. Questions marked ``raw`` read single calls and have no target.
+merges are stopped and each log partition inserts two more batches, so 64 unmerged parts lie in
+every table when the questions are asked (with merges running, a table that took 6 inserts a second
+held 3 to 9 parts). Questions marked ``raw`` read single calls and have no target.
 """
 
 from __future__ import annotations
@@ -31,7 +33,6 @@ from callmeter_sinks.queries import Queries
 from callmeter_sinks.verify import verify
 
 PARTITIONS = 32
-UNMERGED_BATCHES = 8
 DAYS = 30
 END = datetime(2026, 3, 31, tzinfo=UTC)
 START = END - timedelta(days=DAYS)
@@ -99,10 +100,10 @@ def insert(store: ChdbStore, seed: int, partition: int, first: int, count: int) 
         store.command(statement, values, settings)
 
 
-def fill(store: ChdbStore, calls: int, seed: int) -> None:
+def fill(store: ChdbStore, calls: int, seed: int, batches: int) -> None:
     """All calls but a fiftieth, merged as far as the engine gets; the rest in unmerged parts."""
-    small = max(calls // 50 // (PARTITIONS * UNMERGED_BATCHES), 1)
-    bulk = calls - small * PARTITIONS * UNMERGED_BATCHES
+    small = max(calls // 50 // (PARTITIONS * batches), 1)
+    bulk = calls - small * PARTITIONS * batches
     first = 0
     for partition in range(PARTITIONS):
         count = bulk // PARTITIONS + (partition < bulk % PARTITIONS)
@@ -114,7 +115,7 @@ def fill(store: ChdbStore, calls: int, seed: int) -> None:
     ):
         store.command(f"OPTIMIZE TABLE {table}")
     store.command("SYSTEM STOP MERGES")
-    for _ in range(UNMERGED_BATCHES):
+    for _ in range(batches):
         for partition in range(PARTITIONS):
             insert(store, seed, partition, first, small)
             first += small
@@ -173,7 +174,8 @@ def read_events(store: ChdbStore) -> tuple[int, int]:
     return rows[0][0], rows[0][1]
 
 
-def measure(calls: int, runs: int, seed: int, keep: Path | None) -> dict[str, Any]:
+def measure(calls: int, args: argparse.Namespace) -> dict[str, Any]:
+    runs, keep = args.runs, args.keep
     with ExitStack() as stack:
         path = Path(tempfile.mkdtemp(prefix="callmeter-bench-"))
         if keep is None:
@@ -186,7 +188,7 @@ def measure(calls: int, runs: int, seed: int, keep: Path | None) -> dict[str, An
         migrate(store)
         began = time.monotonic()
         if fresh:
-            fill(store, calls, seed)
+            fill(store, calls, args.seed, args.unmerged)
         filled_s = time.monotonic() - began
         store.command("SYSTEM STOP MERGES")
         counting = Counting(store)
@@ -233,6 +235,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--calls", default="1000000,10000000")
     parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--unmerged", type=int, default=2, help="batches of each log partition")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=Path, help="keep the stores here, and use them again")
     parser.add_argument("--json", action="store_true")
@@ -240,7 +243,7 @@ def main() -> None:
     figures: dict[str, Any] = {}
     targets = []
     for calls in map(int, args.calls.split(",")):
-        result = figures[str(calls)] = measure(calls, args.runs, args.seed, args.keep)
+        result = figures[str(calls)] = measure(calls, args)
         queries = result["queries"]
         slowest = max(q["p95_ms"] for name, q in queries.items() if not name.startswith("raw"))
         targets.append(

@@ -11,6 +11,8 @@ import pytest
 
 from callmeter_sinks.checks import outcome
 from callmeter_sinks.clickhouse.chdb_store import ChdbStore
+from callmeter_sinks.clickhouse.shim import ShimServer
+from callmeter_sinks.clickhouse.store import open_store
 from callmeter_sinks.verify import VerifyResult, verify
 from support.ledger import LOG, Book, us
 from support.metered import MeteredStream
@@ -285,3 +287,13 @@ def test_a_store_that_is_written_to_meanwhile_stays_equal(
     # The generator's duplicates take sequence numbers: its gaps are not looked at here.
     for result in [*results, verify(store)]:
         assert differing(result) - {"events by the headers' counters, less gaps"} == set()
+
+
+def test_a_reader_beside_the_owner_verifies_too(store: ChdbStore) -> None:
+    land(store, book().take())
+    with ShimServer(store) as shim:
+        reader = open_store(shim.url, {})
+        try:
+            assert verify(reader) == verify(store)
+        finally:
+            reader.close()
