@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from callmeter.compat.syvain.delivery import Written
@@ -65,22 +66,27 @@ class _LastWords(Client):
     """A client that is handed what still waits before it closes: at exit, on SIGTERM."""
 
     def __init__(
-        self, settings: Settings, doorway: _Doorway, before_close: Callable[[float], None]
+        self,
+        settings: Settings,
+        doorway: _Doorway,
+        before_close: Callable[[float], AbstractContextManager[bool]],
     ) -> None:
         self._before_close = before_close
         super().__init__(settings, transport=doorway, threaded=False)
 
     def close(self, timeout_s: float | None = None) -> None:
-        if self.intake is not None:
-            seconds = self.settings.shutdown_timeout_s if timeout_s is None else timeout_s
-            self._before_close(seconds)
-        super().close(timeout_s)
+        if self.intake is None:
+            return
+        seconds = self.settings.shutdown_timeout_s if timeout_s is None else timeout_s
+        with self._before_close(seconds) as alone:
+            if alone:
+                super().close(timeout_s)
 
 
 class ClientBackend:
     """One experiment's own client: one source, one envelope a batch, numbered once.
 
-    ``waiting`` hands out what was not sent yet, when the process ends.
+    ``waiting`` hands out what was not sent yet, when the process ends; None while it is not safe.
     """
 
     local = False
@@ -90,7 +96,7 @@ class ClientBackend:
         slug: str,
         settings: Settings,
         writer: Writer,
-        waiting: Callable[[], Sequence[Item]],
+        waiting: Callable[[], AbstractContextManager[Sequence[Item] | None]],
     ) -> None:
         self._slug = slug
         self._settings = settings
@@ -104,7 +110,7 @@ class ClientBackend:
         self._doorway = _Doorway(
             lambda envelope: self._writer.write(envelope, self._closing_s), self._writer.close
         )
-        self._client = _LastWords(self._settings, self._doorway, self._hand_over_all)
+        self._client = _LastWords(self._settings, self._doorway, self._last_words)
 
     def send(self, batch: Sequence[Item]) -> Written:
         if batch is not self._handed:
@@ -130,10 +136,14 @@ class ClientBackend:
     def renew(self) -> None:
         self._open()
 
-    def _hand_over_all(self, timeout_s: float) -> None:
-        self._closing_s = max(0.05, timeout_s)
-        self._doorway.closing = True
-        self._hand_over(self._waiting())
+    @contextmanager
+    def _last_words(self, timeout_s: float) -> Iterator[bool]:
+        with self._waiting() as rest:
+            if rest is not None:
+                self._closing_s = max(0.05, timeout_s)
+                self._doorway.closing = True
+                self._hand_over(rest)
+            yield rest is not None
 
     def _hand_over(self, batch: Sequence[Item]) -> None:
         for item in batch:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter, deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from callmeter.compat.syvain.delivery import Backend, NoopBackend
@@ -96,17 +96,23 @@ class Lane:
             counts.update(item.kind for item in batch)
         return counts
 
-    def last_items(self) -> Sequence[Item]:
-        """Everything that was never handed over, when the process ends."""
+    @contextmanager
+    def last_items(self) -> Iterator[Sequence[Item] | None]:
+        """When the process ends: what was never handed over, while nobody else delivers.
+
+        None if somebody does and cannot be waited for: it may be the thread that a signal handler
+        has interrupted.
+        """
         if not self._turn.acquire(timeout=_CLOSING_WAIT_S):
-            self._logger.warning("syvain metrics of %s are still being sent", self.slug)
-            return []
+            self._logger.warning("syvain metrics of %s were being sent at the end", self.slug)
+            yield None
+            return
         try:
             rest = [item for batch in list(self._taken)[1:] for item in batch]
             mark = self.queue.mark()
             while batch := self.queue.take(MAX_EVENTS, MAX_BATCH_BYTES, mark):
                 rest += batch
-            return rest
+            yield rest
         finally:
             self._turn.release()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections import deque
@@ -44,6 +45,8 @@ class Stub:
         self.token = ""  # what writes must carry, if anything
         self.fresh = "fresh-credential"
         self.delivered: list[Event] = []
+        self.gate = threading.Event()  # cleared: writes are not answered
+        self.gate.set()
         self._lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"stub": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -110,12 +113,16 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         headers = {name.lower(): value for name, value in self.headers.items()}
+        if self.path == "/v1/envelopes":
+            self.stub.gate.wait(30)
         status, answer = self.stub.answer(Request(self.command, self.path, headers, body))
         data = json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        self.wfile.write(data)
+        with contextlib.suppress(ConnectionError):  # somebody has not waited for it
+            self.wfile.write(data)
+            self.wfile.flush()
 
     do_GET = do_POST  # noqa: N815  # http.server's name
 

@@ -333,3 +333,22 @@ def test_close_delivers_what_nobody_flushed(make, stub):
     assert len(names(stub)) == 1200
     goodbye = stub.of("/v1/envelopes")[-1]
     assert b'"last":true' in goodbye.body
+
+
+def test_threads_flushes_and_the_background_together_deliver_each_item_once(make, stub):
+    collector = make(flush_delay_seconds=0.0, max_batch_items=50)
+    experiments = [collector.experiment(f"e{n}") for n in range(2)]
+
+    def work(thread: int) -> None:
+        for n in range(500):
+            experiments[thread % 2].metric(f"t{thread}-{n}", n, step=n)
+            if n % 100 == 99:
+                collector.flush()
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert collector.flush_or_raise().pending == 0
+    assert sorted(names(stub)) == sorted(f"t{t}-{n}" for t in range(4) for n in range(500))
