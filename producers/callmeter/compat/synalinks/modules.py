@@ -6,9 +6,8 @@ classes, subclasses and stand-ins are all understood and none is imported.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from enum import Enum
-from functools import lru_cache
 from typing import Any
 
 
@@ -26,10 +25,9 @@ _MODEL_ATTRIBUTES = ("language_model", "sub_language_model", "embedding_model")
 _MODEL_ROLES = {role.value: role for role in OPERATIONS}
 
 
-@lru_cache(maxsize=4096)
-def role_of_class(cls: Hashable) -> Role:
+def role_of_class(cls: type) -> Role:
     """The role of a class's instances."""
-    for base in getattr(cls, "__mro__", ()):
+    for base in cls.__mro__:
         if base.__name__ in _MODEL_ROLES:
             return _MODEL_ROLES[base.__name__]
     return Role.MODULE

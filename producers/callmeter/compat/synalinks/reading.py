@@ -35,6 +35,12 @@ class Reading:
     #: The cost as the engine wrote it, to put it back.
     told_cost: Any = None
 
+    @property
+    def total_tokens(self) -> int:
+        """Tokens in and out; what is cached or reasoning is a part of them."""
+        usage = self.usage or {}
+        return usage.get("input", 0) + usage.get("output", 0)
+
 
 def forget_cost(model: Any) -> None:
     """Before a call and once its cost is read: what is there later was reported by a later call.

@@ -26,7 +26,6 @@ from callmeter.compat.synalinks.reading import Reading, forget_cost, read_model
 from callmeter.compat.synalinks.scope import DEFAULT_LABEL, SURROUNDING, current_phase, now_ns
 from callmeter.compat.synalinks.totals import totals_of
 from callmeter.ids import uuid7
-from callmeter.integrations.nesting import enter_billable
 from callmeter.money import format_usd
 from callmeter.sdk import api
 from callmeter.sdk.call import NO_CALL, Call
@@ -179,10 +178,9 @@ class Run:
         call.set(**self._attributes())
         if call is not NO_CALL and call.intake.record_inputs:
             call.inputs(payload_of(self.given))
-        call.start()
-        if self.model_call and (self.parent is None or not self.parent.model_call):
-            enter_billable(call)
-        return call
+        if self.model_call:
+            _bill_only(call)
+        return call.start()
 
     def _attributes(self) -> dict[str, Any]:
         around = SURROUNDING.get()
@@ -254,6 +252,7 @@ class Run:
         elif reading is not None and not failed:
             if reading.usage is not None:
                 call.usage(**reading.usage)
+                call.set(total_tokens=reading.total_tokens)
             if reading.vectors is not None and self.role is Role.EMBEDDING_MODEL:
                 call.set(vectors=reading.vectors)
             if reading.finish_reason:
@@ -302,7 +301,7 @@ class Run:
                 "elapsed_ns": elapsed_ns,
                 "prompt_tokens": usage.get("input", 0),
                 "completion_tokens": usage.get("output", 0),
-                "tokens": usage.get("input", 0) + usage.get("output", 0),
+                "tokens": reading.total_tokens,
                 "cached_tokens": usage.get("cache_read", 0),
                 "cache_creation_tokens": usage.get("cache_write", 0),
                 "reasoning_tokens": usage.get("reasoning", 0),
@@ -320,6 +319,18 @@ class Run:
             self._monitor.end(self.module, self.call_id, result, failure)
         if self._recorder is not None:
             self._recorder.write(self, result, failure)
+
+
+def _bill_only(call: Call) -> None:
+    """A user's own ``generation`` around this very model only wraps it: one call is billed."""
+    around = FRAME.get()
+    if (
+        isinstance(around, Call)
+        and around.fields.get("operation", "chat") == call.fields["operation"]
+        and around.fields.get("model") == call.fields["model"]
+        and RUN.get() is None
+    ):
+        around.wraps_billable()
 
 
 def is_stream(result: Any) -> bool:
