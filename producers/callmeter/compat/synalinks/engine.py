@@ -114,7 +114,10 @@ def _attach(cls: type) -> tuple[type, ...]:
     with _patches.lock:
         if cls in _patches.replaced:
             return ()
-        original = next((vars(b)["__call__"] for b in cls.__mro__ if "__call__" in vars(b)), None)
+        owner = next((base for base in cls.__mro__ if "__call__" in vars(base)), None)
+        if owner in _patches.replaced:
+            return ()
+        original = None if owner is None else vars(owner)["__call__"]
         if original is None:
             raise UsageError(f"{cls.__name__} cannot be called: there is nothing to meter")
         _replace(cls, "__call__", _metered(original))
