@@ -35,12 +35,18 @@ _LIBRARIES = (
 
 def _set_up_logging(_ctx: click.Context, _param: click.Parameter, verbose: bool) -> None:
     logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.WARNING
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        level=logging.DEBUG if verbose else logging.WARNING,
+        force=True,
     )
-    for name in ("callmeter", "callmeter_processors", "callmeter_sinks"):
-        logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.WARNING)
-    for name in _LIBRARIES:
-        logging.getLogger(name).setLevel(logging.INFO if verbose else logging.CRITICAL)
+    if not verbose:
+        # On the handler: some libraries set their loggers' levels themselves when imported.
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(_is_ours)
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    return record.name.partition(".")[0] not in _LIBRARIES
 
 
 def verbosity(command: F) -> F:
