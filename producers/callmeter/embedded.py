@@ -104,6 +104,7 @@ class Embedded:
         from callmeter.collector.budget_sources import SqliteBudgets
         from callmeter.collector.budgets import budget_routes
         from callmeter.collector.config import CollectorConfig
+        from callmeter.collector.experiments import experiment_routes
         from callmeter.collector.keys import KeyRing
         from callmeter.collector.thread import CollectorThread
         from callmeter.log.sqlite_appender import SqliteAppender
@@ -115,6 +116,7 @@ class Embedded:
         from callmeter_sinks.clickhouse.chdb_store import ChdbStore
         from callmeter_sinks.clickhouse.migrate import migrate
         from callmeter_sinks.clickhouse.shim import ShimServer
+        from callmeter_sinks.queries import Queries
         from callmeter_sinks.sink import Sink
         from callmeter_sinks.source import SqliteSource
         from callmeter_sinks.thread import SinkThread
@@ -145,7 +147,7 @@ class Embedded:
             push(part.drain)
         keys = KeyRing.parse(settings.api_keys, settings.read_keys)
         config = CollectorConfig(host=settings.host, port=settings.port, keys=keys)
-        routes = [budget_routes(SqliteBudgets(log))]
+        routes = [budget_routes(SqliteBudgets(log)), *experiment_routes(Queries(store))]
         collector = CollectorThread(SqliteAppender(log), config, extra_routes=routes)
         push(collector.stop)
         collector.start()

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import click
 
 from callmeter.cli import options
 
+if TYPE_CHECKING:
+    from callmeter_sinks.queries import Queries
+
 
 @click.command(name="collector")
 @options.required_kafka
+@options.store
 @options.listening
 @options.verbosity
 def command(
     kafka_url: str,
+    store_url: str | None,
     host: str,
     port: int,
     api_keys: tuple[str, ...],
@@ -23,6 +30,8 @@ def command(
 ) -> None:
     r"""Take envelopes over HTTP and acknowledge each once Kafka has it; until SIGTERM.
 
+    With --store it also answers questions about experiments, folders and series.
+
     \b
     Example: callmeter collector --kafka kafka://localhost:9092
     """
@@ -30,6 +39,7 @@ def command(
     from callmeter.collector.budget_sources import KafkaBudgets
     from callmeter.collector.budgets import budget_routes
     from callmeter.collector.config import CollectorConfig
+    from callmeter.collector.experiments import experiment_routes
     from callmeter.collector.keys import KeyRing
     from callmeter.log.kafka_appender import KafkaAppender
     from callmeter.log.kafka_settings import KafkaSettings
@@ -43,7 +53,21 @@ def command(
     async def run() -> None:
         settings = KafkaSettings.from_url(kafka_url)
         appender = await KafkaAppender.start(settings)
-        routes = [budget_routes(KafkaBudgets(settings))]
+        routes = [budget_routes(KafkaBudgets(settings)), *experiment_routes(reader)]
         await run_collector(appender, config, extra_routes=routes, on_started=started)
 
-    asyncio.run(run())
+    with ExitStack() as stack:
+        reader = _reader(store_url, stack)
+        asyncio.run(run())
+
+
+def _reader(store_url: str | None, stack: ExitStack) -> Queries | None:
+    """Questions to a store, which is closed with the stack; None without one."""
+    if store_url is None:
+        return None
+    from callmeter_sinks.clickhouse.store import open_store
+    from callmeter_sinks.queries import Queries
+
+    store = open_store(store_url)
+    stack.callback(store.close)
+    return Queries(store)
