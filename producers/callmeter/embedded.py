@@ -10,7 +10,9 @@ This module and the command line alone see all three packages.
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -21,16 +23,19 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 
 from callmeter.log.dirlock import DirectoryLock
-from callmeter.schema.topics import EMBEDDED_PARTITIONS
+from callmeter.schema.topics import BY_NAME, EMBEDDED_PARTITIONS
 
 if TYPE_CHECKING:
     from callmeter.log.sqlite_log import SqliteLog
     from callmeter_sinks.clickhouse.store import Store
 
+logger = logging.getLogger("callmeter.embedded")
+
 LOG_FILE = "log.db"
 STORE_DIRECTORY = "store"
 RUNNING_FILE = "running"
 _PRICES_S = 2.0
+_PRUNE_S = 3600.0
 
 
 class Running(msgspec.Struct):
@@ -74,12 +79,14 @@ class Embedded:
 
     url: str
     store: Store
+    _log: SqliteLog
 
     def __init__(self, directory: Path, settings: EmbeddedOptions | None = None) -> None:
         self.directory = directory
         self._settings = settings or EmbeddedOptions()
         self._stack = ExitStack()
         self._parts: list[Callable[[], BaseException | None]] = []
+        self._pruned_s = time.monotonic() - _PRUNE_S  # the first check prunes
 
     def start(self) -> None:
         """Start every part; if one cannot start, those before it are stopped and it raises."""
@@ -94,13 +101,72 @@ class Embedded:
         self._stack.close()
 
     def check(self) -> None:
-        """Raise what made a part fail, if one has."""
+        """Raise what made a part fail, if one has; once an hour, let go of what retention ends."""
         for failed in self._parts:
             exc = failed()
             if exc is not None:
                 raise exc
+        if time.monotonic() - self._pruned_s > _PRUNE_S:
+            self._pruned_s = time.monotonic()
+            prune(self._log, self.store)
 
     def _start(self) -> None:
+        # What is pushed later is closed first, so this is the flow backwards: store … collector.
+        self._stack.enter_context(DirectoryLock(self.directory))
+        running_file = self.directory / RUNNING_FILE
+        running_file.unlink(missing_ok=True)
+        store_url = self._start_store()
+        self._start_sink()
+        self._start_processors()
+        self._start_collector()
+        state = Running(pid=os.getpid(), url=self.url, store_url=store_url)
+        running_file.write_bytes(msgspec.json.encode(state))
+        self._stack.callback(running_file.unlink, missing_ok=True)
+
+    def _start_store(self) -> str:
+        """Log and store; the URL at which others may read the store."""
+        from callmeter.log.sqlite_log import SqliteLog
+        from callmeter_sinks.clickhouse.chdb_store import ChdbStore
+        from callmeter_sinks.clickhouse.migrate import migrate
+        from callmeter_sinks.clickhouse.shim import ShimServer
+
+        self._log = SqliteLog(self.directory / LOG_FILE, partitions=self._settings.partitions)
+        self._stack.callback(self._log.close)
+        store = ChdbStore(self.directory / STORE_DIRECTORY)
+        self._stack.callback(store.close)
+        migrate(store)
+        self.store = store
+        return self._stack.enter_context(ShimServer(store)).url
+
+    def _start_sink(self) -> None:
+        from callmeter_sinks.sink import Sink
+        from callmeter_sinks.source import SqliteSource
+        from callmeter_sinks.thread import SinkThread
+
+        sink = SinkThread(lambda: Sink(self.store, SqliteSource(self._log)))
+        self._stack.callback(sink.stop)
+        sink.start()
+        self._parts.append(lambda: sink.failed)
+
+    def _start_processors(self) -> None:
+        from callmeter.pricing.watching import BookWatch
+        from callmeter_processors.meter import meter_factory
+        from callmeter_processors.runtime.local import LocalRuntime
+        from callmeter_processors.watch.step import watch_factory
+
+        log = self._log
+        prices = BookWatch(_published(log), lambda: _published(log), _PRICES_S)
+        prices.start()
+        self._stack.callback(prices.stop)
+        watch = LocalRuntime(log, watch_factory(), source="spend", state="watch-state")
+        meter = LocalRuntime(log, meter_factory(prices.pricer))
+        for runtime in (watch, meter):
+            self._stack.callback(runtime.stop)
+            runtime.start()
+            self._stack.callback(runtime.drain)
+        self._parts += [lambda: meter.failed, lambda: watch.failed]
+
+    def _start_collector(self) -> None:
         from callmeter.collector.budget_sources import SqliteBudgets
         from callmeter.collector.budgets import budget_routes
         from callmeter.collector.config import CollectorConfig
@@ -108,59 +174,17 @@ class Embedded:
         from callmeter.collector.keys import KeyRing
         from callmeter.collector.thread import CollectorThread
         from callmeter.log.sqlite_appender import SqliteAppender
-        from callmeter.log.sqlite_log import SqliteLog
-        from callmeter.pricing.watching import BookWatch
-        from callmeter_processors.meter import meter_factory
-        from callmeter_processors.runtime.local import LocalRuntime
-        from callmeter_processors.watch.step import watch_factory
-        from callmeter_sinks.clickhouse.chdb_store import ChdbStore
-        from callmeter_sinks.clickhouse.migrate import migrate
-        from callmeter_sinks.clickhouse.shim import ShimServer
         from callmeter_sinks.queries import Queries
-        from callmeter_sinks.sink import Sink
-        from callmeter_sinks.source import SqliteSource
-        from callmeter_sinks.thread import SinkThread
 
-        # What is pushed later is closed first, so this is the flow backwards: store … collector.
-        push = self._stack.callback
         settings = self._settings
-        self._stack.enter_context(DirectoryLock(self.directory))
-        running_file = self.directory / RUNNING_FILE
-        running_file.unlink(missing_ok=True)
-        log = SqliteLog(self.directory / LOG_FILE, partitions=settings.partitions)
-        push(log.close)
-        store = self.store = ChdbStore(self.directory / STORE_DIRECTORY)
-        push(store.close)
-        migrate(store)
-        server = self._stack.enter_context(ShimServer(store))
-        sink = SinkThread(lambda: Sink(store, SqliteSource(log)))
-        push(sink.stop)
-        sink.start()
-        prices = BookWatch(_published(log), lambda: _published(log), _PRICES_S)
-        prices.start()
-        push(prices.stop)
-        watch = LocalRuntime(log, watch_factory(), source="spend", state="watch-state")
-        runtime = LocalRuntime(log, meter_factory(prices.pricer))
-        for part in (watch, runtime):
-            push(part.stop)
-            part.start()
-            push(part.drain)
         keys = KeyRing.parse(settings.api_keys, settings.read_keys)
         config = CollectorConfig(host=settings.host, port=settings.port, keys=keys)
-        routes = [budget_routes(SqliteBudgets(log)), *experiment_routes(Queries(store))]
-        collector = CollectorThread(SqliteAppender(log), config, extra_routes=routes)
-        push(collector.stop)
+        routes = [budget_routes(SqliteBudgets(self._log)), *experiment_routes(Queries(self.store))]
+        collector = CollectorThread(SqliteAppender(self._log), config, extra_routes=routes)
+        self._stack.callback(collector.stop)
         collector.start()
         self.url = collector.url
-        self._parts = [
-            lambda: runtime.failed,
-            lambda: watch.failed,
-            lambda: sink.failed,
-            lambda: collector.failed,
-        ]
-        state = Running(pid=os.getpid(), url=self.url, store_url=server.url)
-        running_file.write_bytes(msgspec.json.encode(state))
-        push(running_file.unlink, missing_ok=True)
+        self._parts.append(lambda: collector.failed)
 
     def __enter__(self) -> Self:
         self.start()
@@ -185,3 +209,31 @@ def _published(log: SqliteLog) -> bytes:
         log.append([book_record(installed_book())])
         rows = log.rows("prices", 0)
     return rows[BOOK_KEY]
+
+
+def prune(log: SqliteLog, store: Store) -> None:
+    """Delete what is past its topic's retention and has been read by whoever reads it.
+
+    ``events`` and ``spend`` are read by the processors, whose positions are in the log; ``metered``
+    by the sink, whose progress is in the store. What is not read stays, however old.
+    """
+    read = {
+        "events": _positions(log, "meter-state"),
+        "spend": _positions(log, "watch-state"),
+        "metered": dict(store.query(_STORED, {"log": log.log_id}).rows),
+    }
+    now_us = time.time_ns() // 1000
+    for topic, below in read.items():
+        kept_us = int(BY_NAME[topic].config["retention.ms"]) * 1000
+        deleted = log.prune(topic, before_us=now_us - kept_us, below=below)
+        if deleted:
+            logger.info("%d records of %s are past their retention", deleted, topic)
+
+
+#: A record below the newest stored one of its partition is stored: origins are consecutive.
+_STORED = """SELECT toUInt32(partition), max(metered_offset) FROM envelopes
+WHERE log_id = {log:UUID} GROUP BY partition"""
+
+
+def _positions(log: SqliteLog, state: str) -> dict[int, int]:
+    return {part: log.position(state, part) or 0 for part in range(log.partitions)}
