@@ -54,10 +54,16 @@ class Range:
         return self.pieces[-1].offset
 
     def crc32(self) -> int:
-        """Of the values in order, whether inserted or left out."""
+        """Of the records in order, whether inserted or left out: header line, offset and size.
+
+        A header names log, origin, source and seq, so other records have another one. The lines
+        are left out of it because summing them up would be most of the sink's own work (0.5 µs of
+        0.6 µs per event).
+        """
         crc = 0
-        for piece in self.pieces:
-            crc = zlib.crc32(piece.value, crc)
+        for offset, value, metered in self.pieces:
+            header = value[: metered.body_at] if metered else value
+            crc = zlib.crc32(b"%d %d " % (offset, len(value)), zlib.crc32(header, crc))
         return crc
 
     def records(self, without: Collection[int] = ()) -> list[Metered]:

@@ -2,7 +2,7 @@
 -- Placeholders: ${CL} ON CLUSTER or nothing, ${R} "Replicated" or nothing, ${D} deduplication windows.
 
 -- What a sink is about to insert, written before the insert. The newest by (generation, owner, last)
--- counts. records and crc32 (of the values, in order) let a rebuild prove that it is the same range.
+-- counts. records and crc32 (of headers and sizes, in order) show a rebuild that it is the same range.
 CREATE TABLE IF NOT EXISTS sink_intents ${CL} (
   sink LowCardinality(String),
   log_id UUID,

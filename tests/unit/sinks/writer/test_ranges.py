@@ -66,12 +66,16 @@ def test_a_checkpoint_over_the_bound_is_cut_inside() -> None:
     assert [p.offset for p in buffer.take(0.0)] == [0, 1, 2]
 
 
-def test_the_digest_knows_every_byte_and_their_order() -> None:
+def test_the_digest_knows_headers_sizes_and_order() -> None:
     pieces = pieces_of(MeteredStream("log", 0, plain=True).checkpoint(envelopes=3))
     whole = Range("log", pieces, 0, 3).crc32()
     assert Range("log", pieces[::-1], 0, 3).crc32() != whole
-    changed = [pieces[0]._replace(value=pieces[0].value[:-2] + b" \n"), *pieces[1:]]
-    assert Range("log", changed, 0, 3).crc32() != whole
+    for changed in (
+        pieces[0]._replace(value=pieces[0].value + b"\n"),
+        pieces[0]._replace(value=pieces[0].value.replace(b'"seq":0', b'"seq":1')),
+        pieces[0]._replace(offset=7),
+    ):
+        assert Range("log", [changed, *pieces[1:]], 0, 3).crc32() != whole
     assert Range("log", pieces, 0, 3).records(without={1}) == [
         p.metered for p in pieces if p.offset != 1
     ]
