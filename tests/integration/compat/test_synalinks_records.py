@@ -347,3 +347,32 @@ def test_the_recorder_writes_one_line_a_language_model_call(stored: Stored, tmp_
     assert {row.call_id for row in stored.rows if row.name == "lm"} == {
         line["call_id"] for line in (first, second, failed)
     }
+
+
+def test_a_hook_on_the_same_collector_counts_nothing_twice(
+    stored: Stored, embedded: Pipeline, project: str
+) -> None:
+    port = embedded.url.rpartition(":")[2]
+    synalinks.set_api_base(f"http://localhost:{port}")  # the same place under another name
+    try:
+        monitor = synalinks.enable_observability()
+        own = Module(name=f"{project}-own", hooks=[synalinks.Monitor()])
+        stored.run(Program(own, name=project)(QUESTION))
+    finally:
+        synalinks.set_api_base(None)
+    assert sorted(stored.by_name) == [project, f"{project}-own"]
+    assert monitor.stats().submitted == 0
+
+
+def test_a_generation_around_the_model_only_wraps_it(stored: Stored) -> None:
+    model = LanguageModel("openai/gpt-4o-mini", [Reply(12, 3, cost=0.0021)], name="lm")
+
+    async def wrapped() -> None:
+        with callmeter.generation("mine", model="gpt-4o-mini", provider="openai"):
+            await model(QUESTION)
+
+    stored.run(wrapped())
+    rows = stored.by_name
+    assert (rows["mine"].operation, rows["lm"].operation) == ("invoke_model", "chat")
+    assert rows["lm"].cost_usd == Decimal("0.0021")
+    assert rows["mine"].cost_usd is None

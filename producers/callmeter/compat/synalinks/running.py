@@ -323,14 +323,18 @@ class Run:
 
 def _bill_only(call: Call) -> None:
     """A user's own ``generation`` around this very model only wraps it: one call is billed."""
-    around = FRAME.get()
-    if (
-        isinstance(around, Call)
-        and around.fields.get("operation", "chat") == call.fields["operation"]
-        and around.fields.get("model") == call.fields["model"]
-        and RUN.get() is None
-    ):
-        around.wraps_billable()
+    if RUN.get() is not None:
+        return
+    span = FRAME.get().span
+    for around in list(call.intake.open):
+        if around.span == span:
+            same = all(
+                around.fields.get(name, default) == call.fields[name]
+                for name, default in (("model", ""), ("operation", "chat"))
+            )
+            if same:
+                around.wraps_billable()
+            return
 
 
 def is_stream(result: Any) -> bool:
