@@ -68,8 +68,8 @@ class Row(Struct, gc=False):
                 self.cost_pico += pico
             elif call.usage is not UNSET:
                 self.unpriced += 1
-            for fine in self.watched:
-                fine.add(call, pico, failed=call.status != OK)
+            if self.watched:
+                _watch(self.watched, call, pico)
         usage = call.usage
         if usage is UNSET:
             self.usage_unknown += self.is_model
@@ -129,6 +129,27 @@ class Row(Struct, gc=False):
             delta.ttft_count = len(self.ttfts_us)
             delta.ttft_hist = count_buckets(self.ttfts_us)
         return delta
+
+
+def _watch(watched: tuple[FineSums, ...], call: CallEnd, pico: int | None) -> None:
+    """Add a model call where budgets ask for each: once for all budgets of the same fields."""
+    usage = call.usage
+    tokens = 0 if usage is UNSET else usage.get("input", 0) + usage.get("output", 0)
+    plain = pico is not None and usage is not UNSET and call.status == OK
+    for fine in watched:
+        key = fine.of(call)
+        counts = fine.sums.get(key)
+        if counts is None:
+            counts = fine.sums[key] = [0, 0, 0, 0, 0, 0]
+        counts[0] += pico or 0
+        counts[1] += tokens
+        counts[2] += 1
+        if not plain:
+            counts[3] += call.status != OK
+            counts[4] += pico is None and usage is not UNSET
+            counts[5] += usage is UNSET
+        if fine.latencies is not None and call.latency_us is not UNSET:
+            fine.latencies.setdefault(key, []).append(call.latency_us)
 
 
 class Fold:

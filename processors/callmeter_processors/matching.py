@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from msgspec import UNSET
 
 from callmeter.schema.budgets import TAG, Budget
+from callmeter.schema.spend import spend_placing
 
 #: (project, environment, service, provider, model)
 Dimensions = tuple[str, str, str, str, str]
@@ -39,7 +40,16 @@ class Fine(Protocol):
 class Rule:
     """One definition, ready to match. ``fields`` are the fine fields it needs, sorted."""
 
-    __slots__ = ("_per", "budget", "dimension_tests", "fields", "fine_tests", "latency")
+    __slots__ = (
+        "_per",
+        "budget",
+        "dimension_tests",
+        "fields",
+        "fine_tests",
+        "is_value",
+        "latency",
+        "placing",
+    )
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
@@ -63,6 +73,10 @@ class Rule:
             self._per = (True, _DIMENSIONS.index(per))
         elif per:
             self._per = (False, self.fields.index(per))
+        #: Its entity is simply the value of its only fine field.
+        self.is_value = self.fields == (per,) and not fine
+        #: To be continued with an entity: see ``spend_place``.
+        self.placing = spend_placing(budget.id)
 
     def covers(self, dims: Dimensions) -> bool:
         """Whether the dimensions are in scope; the fine fields are not looked at."""

@@ -12,44 +12,55 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from callmeter.schema.events import MODEL_OPERATIONS, CallEnd, Cost
+from callmeter.schema.events import MODEL_OPERATIONS, Cost
 from callmeter.schema.histogram import count_buckets
 from callmeter.schema.metered import Delta
-from callmeter.schema.spend import SPEND_KEY, Live, Spend, SpendHeader, spend_partition
+from callmeter.schema.spend import (
+    SPEND_KEY,
+    Live,
+    Spend,
+    SpendHeader,
+    spend_partition,
+    spend_place,
+)
 from callmeter.schema.topics import SPEND
 from callmeter_processors.matching import Dimensions, Rule, Rules, getter
 from callmeter_processors.step import Output
 
 _HOUR_MINUTES = 60
-_MINUTE_US = 60_000_000
-#: Positions in a list of sums.
-_COST, _TOKENS, _CALLS, _FAILURES, _UNPRICED, _UNKNOWN = range(6)
 _encoder = msgspec.json.Encoder()
 
 #: A rule, its entity, the hour.
 _Entity = tuple[Rule, str, int]
+#: Project, minute, provider, model.
+_Cell = tuple[str, int, str, str]
 
 
 class Sums:
-    """Six counts, and latencies as a histogram where an objective asks for them."""
+    """Seven counts, and latencies as a histogram.
+
+    pico-USD, input tokens, output tokens, calls, failures, unpriced, usage unknown.
+    """
 
     __slots__ = ("counts", "hist")
 
     def __init__(self) -> None:
-        self.counts = [0] * 6
-        self.hist: dict[int, int] | None = None
+        self.counts = [0, 0, 0, 0, 0, 0, 0]
+        self.hist: dict[int, int] = {}
 
-    def add(self, counts: list[int], hist: dict[int, int] | None) -> None:
-        self.counts = [a + b for a, b in zip(self.counts, counts, strict=True)]
-        if hist:
-            if self.hist is None:
-                self.hist = {}
-            for index, count in hist.items():
-                self.hist[index] = self.hist.get(index, 0) + count
+    def add(self, other: Sums) -> None:
+        """Add another's."""
+        self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
+        for index, count in other.hist.items():
+            self.hist[index] = self.hist.get(index, 0) + count
 
 
 class FineSums:
-    """Calls of one hour by the values of some fine fields, for the rules that share them."""
+    """Calls of one hour by the values of some fine fields, for the rules that share them.
+
+    ``sums`` maps what ``of`` reads from a call to six counts: pico-USD, tokens, calls, failures,
+    unpriced, usage unknown. The fold adds to them.
+    """
 
     __slots__ = ("dims", "fields", "hour", "latencies", "of", "rules", "sums")
 
@@ -65,29 +76,9 @@ class FineSums:
         wanted = any(rule.latency for rule in rules)
         self.latencies: dict[Any, list[int]] | None = {} if wanted else None
 
-    def add(self, call: CallEnd, pico: int | None, failed: bool) -> None:
-        """Add one model call, priced as it was."""
-        key = self.of(call)
-        counts = self.sums.get(key)
-        if counts is None:
-            counts = self.sums[key] = [0, 0, 0, 0, 0, 0]
-        usage = call.usage
-        if usage is UNSET:
-            counts[_UNKNOWN] += 1
-        else:
-            counts[_TOKENS] += usage.get("input", 0) + usage.get("output", 0)
-            if pico is None:
-                counts[_UNPRICED] += 1
-        if pico is not None:
-            counts[_COST] += pico
-        counts[_CALLS] += 1
-        counts[_FAILURES] += failed
-        if self.latencies is not None and call.latency_us is not UNSET:
-            self.latencies.setdefault(key, []).append(call.latency_us)
-
     def add_cost(self, cost: Cost, pico: int) -> None:
         """Add money apart from its call."""
-        self.sums.setdefault(self.of(cost), [0, 0, 0, 0, 0, 0])[_COST] += pico
+        self.sums.setdefault(self.of(cost), [0, 0, 0, 0, 0, 0])[0] += pico
 
 
 class Spending:
@@ -96,9 +87,8 @@ class Spending:
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self._fine: dict[tuple[Any, ...], FineSums] = {}
+        #: By minute and dimensions: what rules without fine fields and projects are told from.
         self._coarse: dict[tuple[int, Dimensions], Sums] = {}
-        self._live: dict[tuple[str, int, str, str], Sums] = {}
-        self._live_tokens: dict[tuple[str, int, str, str], list[int]] = {}
         #: Changes of open calls: (rule, entity) → count, estimate; (project, provider, model).
         self._open: dict[tuple[Rule, str], list[int]] = {}
         self._live_open: dict[tuple[str, str, str], int] = {}
@@ -124,34 +114,30 @@ class Spending:
     def add_delta(self, delta: Delta) -> None:
         """Add what the fold has summed up of one minute and combination of dimensions."""
         is_model = delta.operation in MODEL_OPERATIONS
-        cost = int(delta.cost_pico)
+        cost = 0 if delta.cost_pico == "0" else int(delta.cost_pico)
         if not is_model and not cost:
             return
-        usage = delta.usage
-        read, written = usage.get("input", 0), usage.get("output", 0)
-        counts = (
-            [cost, read + written, delta.calls, delta.failures, delta.unpriced, delta.usage_unknown]
-            if is_model
-            else [cost, 0, 0, 0, 0, 0]
+        key = (
+            delta.minute,
+            (delta.project, delta.environment, delta.service, delta.provider, delta.model),
         )
-        hist = delta.latency_hist if is_model else None
-        dims = (delta.project, delta.environment, delta.service, delta.provider, delta.model)
-        if self._rules.covering(dims).coarse:
-            key = (delta.minute // _HOUR_MINUTES, dims)
-            sums = self._coarse.get(key)
-            if sums is None:
-                sums = self._coarse[key] = Sums()
-            sums.add(counts, hist)
-        cell = (delta.project, delta.minute, delta.provider, delta.model)
-        live = self._live.get(cell)
-        if live is None:
-            live = self._live[cell] = Sums()
-            self._live_tokens[cell] = [0, 0]
-        live.add(counts, hist)
-        if is_model:
-            tokens = self._live_tokens[cell]
-            tokens[0] += read
-            tokens[1] += written
+        sums = self._coarse.get(key)
+        if sums is None:
+            sums = self._coarse[key] = Sums()
+        counts = sums.counts
+        counts[0] += cost
+        if not is_model:
+            return
+        usage = delta.usage
+        counts[1] += usage.get("input", 0)
+        counts[2] += usage.get("output", 0)
+        counts[3] += delta.calls
+        counts[4] += delta.failures
+        counts[5] += delta.unpriced
+        counts[6] += delta.usage_unknown
+        hist = sums.hist
+        for index, count in delta.latency_hist.items():
+            hist[index] = hist.get(index, 0) + count
 
     def open(
         self, dims: Dimensions, entities: list[tuple[Rule, str]], sign: int, pico: int
@@ -177,6 +163,8 @@ class Spending:
             else:
                 partition = spend_partition(line.budget, line.entity, partitions)
             lines.setdefault(partition, []).append(_encoder.encode(line))
+        for fine in self._fine.values():
+            _write_fine(fine, partitions, lines)
         for partition, encoded in sorted(lines.items()):
             parts = _split(encoded, part_bytes)
             for part, chunk in enumerate(parts):
@@ -186,55 +174,82 @@ class Spending:
 
     def _lines(self) -> Iterator[Spend | Live]:
         spent: dict[_Entity, Sums] = {}
-        self._spend_coarse(spent)
-        for fine in self._fine.values():
-            _spend_fine(spent, fine)
-        for (rule, entity, hour), sums in spent.items():
-            yield _spend_line(rule, entity, hour, sums)
+        live: dict[_Cell, Sums] = {}
+        for (minute, dims), sums in self._coarse.items():
+            live.setdefault((dims[0], minute, dims[3], dims[4]), Sums()).add(sums)
+            for rule in self._rules.covering(dims).coarse:
+                entity = rule.entity(dims, ())
+                if entity is not None:
+                    key = (rule, entity, minute // _HOUR_MINUTES)
+                    spent.setdefault(key, Sums()).add(sums)
+        for key, sums in spent.items():
+            yield _spend_line(key, sums)
         for (rule, entity), (count, pico) in self._open.items():
             if count or pico:
                 yield Spend(
                     budget=rule.budget.id, basis=rule.budget.basis, window=rule.budget.window,
                     entity=entity, open=count, exposure_pico=str(pico),
                 )  # fmt: skip
-        for cell, sums in self._live.items():
-            yield _live_line(cell, sums, self._live_tokens[cell])
+        for cell, sums in live.items():
+            yield _live_line(cell, sums)
         for (project, provider, model), count in self._live_open.items():
             if count:
                 yield Live(project=project, minute=0, provider=provider, model=model, open=count)
 
-    def _spend_coarse(self, spent: dict[_Entity, Sums]) -> None:
-        for (hour, dims), sums in self._coarse.items():
-            for rule in self._rules.covering(dims).coarse:
-                entity = rule.entity(dims, ())
-                if entity is not None:
-                    _add(spent, (rule, entity, hour), sums.counts, sums.hist)
 
+def _write_fine(fine: FineSums, partitions: int, lines: dict[int, list[bytes]]) -> None:
+    """The lines of fine sums, written by hand: there is one for each user and budget.
 
-def _spend_fine(spent: dict[_Entity, Sums], fine: FineSums) -> None:
+    What follows the budget is the same for all rules that take a call's value as their entity, so
+    it is written once. Sums of an entity may stand in several lines: they are deltas.
+    """
     single = len(fine.fields) == 1
+    heads = [(rule, _line_head(rule)) for rule in fine.rules]
     for key, counts in fine.sums.items():
         values = (key,) if single else key
-        hist = None
-        if fine.latencies is not None:
-            hist = count_buckets(fine.latencies.get(key, ()))
-        for rule in fine.rules:
-            entity = rule.entity(fine.dims, values)
-            if entity is not None:
-                _add(spent, (rule, entity, fine.hour), counts, hist)
+        written: dict[tuple[str, bool], tuple[bytes, bytes]] = {}
+        for rule, head in heads:
+            entity = (key or None) if rule.is_value else rule.entity(fine.dims, values)
+            if entity is None:
+                continue
+            tail = written.get((entity, rule.latency))
+            if tail is None:
+                hist = _latencies(fine, key) if rule.latency else b""
+                tail = (entity.encode(), _line_tail(entity, fine.hour, counts, hist))
+                written[entity, rule.latency] = tail
+            partition = spend_place(rule.placing, tail[0], partitions)
+            lines.setdefault(partition, []).append(head + tail[1])
 
 
-def _add(
-    spent: dict[_Entity, Sums], key: _Entity, counts: list[int], hist: dict[int, int] | None
-) -> None:
-    sums = spent.get(key)
-    if sums is None:
-        sums = spent[key] = Sums()
-    sums.add(counts, hist if key[0].latency else None)
+def _line_head(rule: Rule) -> bytes:
+    budget = rule.budget
+    line = Spend(budget=budget.id, basis=budget.basis, window=budget.window)
+    return _encoder.encode(line)[:-1]
 
 
-def _spend_line(rule: Rule, entity: str, hour: int, sums: Sums) -> Spend:
-    cost, tokens, calls, failures, unpriced, unknown = sums.counts
+def _latencies(fine: FineSums, key: Any) -> bytes:
+    if fine.latencies is None or key not in fine.latencies:
+        return b""
+    return b',"latency_hist":' + _encoder.encode(count_buckets(fine.latencies[key]))
+
+
+def _line_tail(entity: str, hour: int, counts: list[int], hist: bytes) -> bytes:
+    cost, tokens, calls, failures, unpriced, unknown = counts
+    more = hist
+    if failures:
+        more += b',"failures":%d' % failures
+    if unpriced:
+        more += b',"unpriced":%d' % unpriced
+    if unknown:
+        more += b',"usage_unknown":%d' % unknown
+    return b',"entity":%b,"hour":%d,"cost_pico":"%d","tokens":%d,"calls":%d%b}' % (
+        _encoder.encode(entity), hour, cost, tokens, calls, more,
+    )  # fmt: skip
+
+
+def _spend_line(key: _Entity, sums: Sums) -> Spend:
+    rule, entity, hour = key
+    cost, read, written, calls, failures, unpriced, unknown = sums.counts
     return Spend(
         budget=rule.budget.id,
         basis=rule.budget.basis,
@@ -242,17 +257,17 @@ def _spend_line(rule: Rule, entity: str, hour: int, sums: Sums) -> Spend:
         entity=entity,
         hour=hour,
         cost_pico=str(cost),
-        tokens=tokens,
+        tokens=read + written,
         calls=calls,
         failures=failures,
         unpriced=unpriced,
         usage_unknown=unknown,
-        latency_hist=sums.hist or UNSET,
+        latency_hist=sums.hist if rule.latency and sums.hist else UNSET,
     )
 
 
-def _live_line(cell: tuple[str, int, str, str], sums: Sums, tokens: list[int]) -> Live:
-    cost, _, calls, failures, unpriced, unknown = sums.counts
+def _live_line(cell: _Cell, sums: Sums) -> Live:
+    cost, read, written, calls, failures, unpriced, unknown = sums.counts
     return Live(
         project=cell[0],
         minute=cell[1],
@@ -260,8 +275,8 @@ def _live_line(cell: tuple[str, int, str, str], sums: Sums, tokens: list[int]) -
         model=cell[3],
         calls=calls,
         failures=failures,
-        input_tokens=tokens[0],
-        output_tokens=tokens[1],
+        input_tokens=read,
+        output_tokens=written,
         cost_pico=str(cost),
         unpriced=unpriced,
         usage_unknown=unknown,
