@@ -1,0 +1,239 @@
+"""Requests and node executions on their way into a run's totals and to the meter."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from contextvars import ContextVar, Token
+from typing import Any, NamedTuple
+
+from callmeter.compat.sygra import wire
+from callmeter.compat.sygra.costs import Unpriced, provider_of
+from callmeter.compat.sygra.execution import UNKNOWN_TASK
+from callmeter.compat.sygra.records import NO_TOKENS, Execution, Identity, Request
+from callmeter.compat.sygra.repository import scrub_url
+from callmeter.compat.sygra.state import RunState
+from callmeter.sdk import api
+from callmeter.sdk.call import NO_CALL, Call
+from callmeter.sdk.freezing import freeze
+from callmeter.sdk.scrub import redact
+
+#: Of a model's configuration, never kept.
+_SECRETS = frozenset({"api_key", "auth_token", "authorization", "password", "secret"})
+
+
+class Model(NamedTuple):
+    """A model as the meter knows it: seller and name, from the configuration where it says so."""
+
+    provider: str | None
+    name: str
+
+
+def model_identity(label: str, config: Mapping[str, Any] | None) -> tuple[Identity, Model]:
+    """Type, address and parameters out of a model's configuration, without secrets."""
+    said = config if isinstance(config, Mapping) else {}
+    model_type = str(said.get("type") or said.get("model_type") or "unknown")
+    url = said.get("url") or said.get("model_url") or said.get("base_url")
+    given = said.get("parameters")
+    parameters = dict(given) if isinstance(given, Mapping) else {}
+    if "api_version" in said:
+        parameters.setdefault("api_version", said["api_version"])
+    client = api.default_client()
+    hidden = _SECRETS if client is None else _SECRETS.union(client.settings.redact_keys)
+    identity = Identity(
+        model_type,
+        scrub_url(url) if isinstance(url, str) else None,
+        redact(freeze(parameters), hidden),
+    )
+    name = said.get("model")
+    return identity, Model(provider_of(model_type), name if isinstance(name, str) else label)
+
+
+def identify(run: RunState, label: str, identity: Identity) -> Identity | None:
+    """The identity if this is the model's first request in the run, else None."""
+    with run.lock:
+        return identity if run.totals.identify(label, identity) else None
+
+
+def take_request(
+    run: RunState,
+    request: Request,
+    model: Model,
+    *,
+    usage: Mapping[str, int] | None,
+    began_us: int,
+    node: LiveNode | None,
+) -> None:
+    """Add a request to the run, and to the node around it."""
+    with run.lock:
+        run.totals.add_request(request)
+        if request.cost_pico is None and usage:
+            name = None if node is None else node.name
+            run.owe(Unpriced(request.model, name, model.provider, model.name, began_us, usage))
+    if node is not None:
+        node.add(request)
+
+
+def record_request(
+    run: RunState,
+    request: Request,
+    config: Mapping[str, Any] | None,
+    usage: Mapping[str, int] | None,
+    node_name: str | None,
+) -> None:
+    """Take and hand on a request that was timed elsewhere and has just ended."""
+    identity, model = model_identity(request.model, config)
+    fresh = identify(run, request.model, identity)
+    node = NODE.get()
+    ended_us = time.time_ns() // 1000
+    began_us = max(0, ended_us - request.latency_us)
+    take_request(run, request, model, usage=usage, began_us=began_us, node=node)
+    client = api.default_client()
+    if client is None or client.intake is None:
+        return
+    more: dict[str, Any] = {}
+    if request.cost_pico is not None:
+        more.update(cost_pico=str(request.cost_pico), cost_source="reported")
+    if request.failed:
+        more["error_type"] = f"http_{request.code}"
+    span = None if node is None else node.span
+    attributes = wire.request_attributes(request, fresh, span)
+    status = attributes.pop("http_status", None)
+    client.emit_event(
+        wire.finished_call(
+            ended_us=ended_us,
+            latency_us=request.latency_us,
+            operation="chat",
+            run_id=run.id,
+            failed=request.failed,
+            attributes=attributes,
+            http_status=status,
+            model=model.name[:256],
+            provider=model.provider,
+            program=task_of(run),
+            node=node_name if node is None else node.name[:256],
+            usage=usage,
+            **more,
+        )
+    )
+
+
+def task_of(run: RunState) -> str | None:
+    """The run's task as the program its calls belong to; None if nobody named it."""
+    task = run.execution.task_name
+    return None if task == UNKNOWN_TASK else task[:256]
+
+
+class LiveNode:
+    """An execution of a node that is under way; requests inside it count for it."""
+
+    __slots__ = ("_call", "_lock", "_run", "_start_ns", "_token", "failed", "model", "name",
+                 "node_type", "tokens")  # fmt: skip
+
+    def __init__(self, run: RunState, name: str, node_type: str, model: str | None) -> None:
+        self.name = name
+        self.node_type = node_type
+        self.model = model
+        self.failed = False
+        self.tokens = NO_TOKENS
+        self._run = run
+        self._lock = threading.Lock()
+        self._call: Call = NO_CALL
+        self._start_ns = 0
+        self._token: Token[LiveNode | None] | None = None
+
+    @property
+    def span(self) -> str | None:
+        """The span of the execution, None where nothing is metered."""
+        return self._call.span_id or None
+
+    def begin(self) -> None:
+        """The node starts, in this task or thread."""
+        self._token = NODE.set(self)
+        client = api.default_client()
+        if client is not None and client.intake is not None:
+            fields = wire.node_attributes(self.node_type, self.model)
+            self._call = client.generation(
+                self.name,
+                model="",
+                operation="node",
+                tags={wire.RUN_TAG: self._run.id},
+                node=self.name,
+                program=task_of(self._run),
+                **{k: v for k, v in fields.items() if v is not None},
+            )
+        self._start_ns = time.perf_counter_ns()
+        self._call.__enter__()
+
+    def end(self, exc: BaseException | None) -> None:
+        """The node is done; it has failed if it raised or its answer says so."""
+        if self.failed:
+            self._call.failed("error_marker")
+        self._call.__exit__(None if exc is None else type(exc), exc, None)
+        if self._token is not None:
+            try:
+                NODE.reset(self._token)
+            except ValueError:
+                # Ended in another task: that one's context never knew this node.
+                self._token = None
+        with self._run.lock:
+            self._run.totals.add_execution(
+                Execution(
+                    node=self.name,
+                    node_type=self.node_type,
+                    model=self.model,
+                    latency_us=elapsed_us(self._call, self._start_ns),
+                    failed=self.failed or exc is not None,
+                    tokens=self.tokens,
+                )
+            )
+
+    def add(self, request: Request) -> None:
+        """A request within, from whatever thread."""
+        with self._lock:
+            self.tokens = self.tokens.plus(request.tokens)
+        if request.cost_pico:
+            with self._run.lock:
+                self._run.totals.add_node_cost(self.name, request.cost_pico)
+
+    @staticmethod
+    def record(run: RunState, execution: Execution) -> None:
+        """Take and hand on an execution that was timed elsewhere."""
+        with run.lock:
+            run.totals.add_execution(execution)
+        client = api.default_client()
+        if client is None or client.intake is None:
+            return
+        attributes = {k: v for k, v in wire.node_attributes(
+            execution.node_type, execution.model).items() if v is not None}  # fmt: skip
+        if execution.tokens:
+            attributes[wire.PROMPT] = str(execution.tokens.prompt)
+            attributes[wire.COMPLETION] = str(execution.tokens.completion)
+            attributes[wire.TOTAL] = str(execution.tokens.total)
+        if execution.cost_pico:
+            attributes[wire.COST] = str(execution.cost_pico)
+        client.emit_event(
+            wire.finished_call(
+                ended_us=time.time_ns() // 1000,
+                latency_us=execution.latency_us,
+                operation="node",
+                run_id=run.id,
+                failed=execution.failed,
+                attributes=attributes,
+                name=execution.node[:256],
+                node=execution.node[:256],
+                program=task_of(run),
+            )
+        )
+
+
+def elapsed_us(call: Call, start_ns: int) -> int:
+    """How long a call took, by its own clock, so that the store says the same."""
+    if call is NO_CALL:
+        return (time.perf_counter_ns() - start_ns) // 1000
+    return (call.end_ns - call.start_ns) // 1000
+
+
+#: The node that this task or thread is in.
+NODE: ContextVar[LiveNode | None] = ContextVar("callmeter_sygra_node", default=None)
