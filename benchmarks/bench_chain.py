@@ -1,4 +1,4 @@
-"""The chain from the log through the meter and back: events/s and CPU per event of both runtimes.
+"""The chain from the log through meter and sink: events/s and CPU per event of both runtimes.
 
     python benchmarks/bench_chain.py [--envelopes N] [--partitions P,P] [--workers N,N]
                                      [--only local|faust] [--step meter|count] [--seed N] [--json]
@@ -7,6 +7,8 @@ Envelopes of 200 model calls lie in the log before a runtime starts; its time ru
 checkpoint to the last. ``--step count`` takes a step that does nothing in place of the meter: what
 is left is the runtime. CPU is that of the worker processes alone; Kafka's own is not counted. Kafka
 is Apache's, started for the run and stopped after it; ``CALLMETER_TEST_KAFKA`` names another.
+Behind each meter run a sink drains what was metered into a chDB store of its own (``… sink``): its
+CPU is the whole process's, the engine's included.
 """
 
 from __future__ import annotations
@@ -30,8 +32,9 @@ from typing import Any
 
 import orjson
 
-from callmeter.log.kafka_admin import apply_topics
+from callmeter.log.kafka_admin import apply_topics, read_log_id
 from callmeter.log.kafka_appender import KafkaAppender
+from callmeter.log.kafka_consumer import KafkaGroupReader
 from callmeter.log.kafka_server import KafkaServer
 from callmeter.log.kafka_settings import KafkaSettings
 from callmeter.log.record import LogRecord, NewRecord
@@ -43,12 +46,18 @@ from callmeter_processors.runtime.local import LocalRuntime
 from callmeter_processors.runtime.stats import RuntimeStats
 from callmeter_processors.runtime.worker import run_worker
 from callmeter_processors.step import Checkpoint, Output, StepFactory
+from callmeter_sinks.clickhouse.migrate import migrate
+from callmeter_sinks.clickhouse.store import open_store
+from callmeter_sinks.sink import Sink
+from callmeter_sinks.source import MeteredSource, SqliteSource
 
 EVENTS = 200
 SOURCES = 256
 MODELS = (("openai", "gpt-4o"), ("openai", "gpt-4o-mini"), ("anthropic", "claude-sonnet-4-5"))
 #: log id, name: what a worker tells while it runs: (monotonic s, CPU s, events, checkpoints).
 Figures = tuple[float, float, int, int]
+#: events_per_s, cpu_us_per_event, transactions_per_s of one stage.
+Found = dict[str, float]
 
 
 class CountStep:
@@ -126,7 +135,9 @@ def _line(rng: random.Random, now_us: int) -> bytes:
     )
 
 
-def run_local(envelopes: Sequence[NewRecord], step: str, partitions: int) -> dict[str, float]:
+def run_local(
+    envelopes: Sequence[NewRecord], step: str, partitions: int
+) -> tuple[Found, Found | None]:
     with ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="callmeter-bench-"))
         log = stack.enter_context(SqliteLog(Path(directory) / "log.db", partitions=partitions))
@@ -137,12 +148,28 @@ def run_local(envelopes: Sequence[NewRecord], step: str, partitions: int) -> dic
         runtime.drain()
         seconds = time.perf_counter() - began_s
         cpu_s = time.process_time() - began_cpu_s
-        return _figures(runtime.stats.events, seconds, cpu_s, runtime.stats.checkpoints)
+        metered = _figures(runtime.stats.events, seconds, cpu_s, runtime.stats.checkpoints)
+        if step != "meter":
+            return metered, None
+        return metered, drain(SqliteSource(log), Path(directory) / "store")
+
+
+def drain(source: MeteredSource, directory: Path) -> Found:
+    """A sink from the beginning of what was metered to its end, into a new chDB store."""
+    store = open_store(f"chdb:{directory}")
+    try:
+        migrate(store)
+        began_s, began_cpu_s = time.perf_counter(), time.process_time()
+        stats = Sink(store, source).drain()
+        seconds = time.perf_counter() - began_s
+        return _figures(stats.events, seconds, time.process_time() - began_cpu_s, stats.inserts)
+    finally:
+        store.close()
 
 
 def run_faust(
     url: str, envelopes: Sequence[NewRecord], step: str, partitions: int, workers: int
-) -> dict[str, float]:
+) -> tuple[Found, Found | None]:
     url = f"{url}?prefix=bench{uuid.uuid4().hex[:8]}"
     asyncio.run(_fill(KafkaSettings.from_url(url, {}), envelopes, partitions))
     context = multiprocessing.get_context("spawn")
@@ -153,13 +180,24 @@ def run_faust(
     for process in processes:
         process.start()
     try:
-        return _watch(told, workers, len(envelopes) * EVENTS)
+        metered = _watch(told, workers, len(envelopes) * EVENTS)
     finally:
         for process in processes:
             process.terminate()
             process.join(30)
             if process.is_alive():
                 process.kill()
+    if step != "meter":
+        return metered, None
+    settings = KafkaSettings.from_url(url, {})
+    source = KafkaGroupReader(
+        settings, "metered", group="sink", log_id=asyncio.run(read_log_id(settings))
+    )
+    try:
+        with tempfile.TemporaryDirectory(prefix="callmeter-bench-") as directory:
+            return metered, drain(source, Path(directory) / "store")
+    finally:
+        source.close()
 
 
 async def _fill(settings: KafkaSettings, envelopes: Sequence[NewRecord], partitions: int) -> None:
@@ -205,7 +243,7 @@ def _figures(events: float, seconds: float, cpu_s: float, checkpoints: float) ->
     return {
         "events_per_s": round(events / seconds),
         "cpu_us_per_event": round(cpu_s / events * 1e6, 2),
-        "checkpoints_per_s": round(checkpoints / seconds, 1),
+        "transactions_per_s": round(checkpoints / seconds, 1),
     }
 
 
@@ -222,16 +260,21 @@ def main() -> None:
     envelopes = make_envelopes(options.envelopes, options.seed)
     figures: dict[str, dict[str, float]] = {}
 
-    def show(name: str, found: dict[str, float]) -> None:
+    def show(name: str, found: Found) -> None:
         figures[name] = found
         print(
-            f"{name:22}{found['events_per_s']:12,.0f} events/s {found['cpu_us_per_event']:8.2f} "
-            f"µs CPU/event {found['checkpoints_per_s']:8.1f} checkpoints/s",
+            f"{name:26}{found['events_per_s']:12,.0f} events/s {found['cpu_us_per_event']:8.2f} "
+            f"µs CPU/event {found['transactions_per_s']:8.1f} checkpoints or inserts/s",
             flush=True,
         )
 
+    def show_both(name: str, metered: Found, stored: Found | None) -> None:
+        show(name, metered)
+        if stored is not None:
+            show(f"{name}_sink", stored)
+
     if options.only != "faust":
-        show("local_4", run_local(envelopes, options.step, 4))
+        show_both("local_4", *run_local(envelopes, options.step, 4))
     if options.only != "local":
         with ExitStack() as stack:
             url = os.environ.get("CALLMETER_TEST_KAFKA")
@@ -242,7 +285,7 @@ def main() -> None:
             for partitions in map(int, options.partitions.split(",")):
                 for workers in map(int, options.workers.split(",")):
                     found = run_faust(url, envelopes, options.step, partitions, workers)
-                    show(f"faust_{partitions}_workers_{workers}", found)
+                    show_both(f"faust_{partitions}_workers_{workers}", *found)
     targets = judge(figures) if options.step == "meter" else []
     for target in targets:
         word = "holds" if target["holds"] else "FAILS"
@@ -258,7 +301,7 @@ def judge(figures: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
     """The targets of design 12 that these figures speak of."""
     targets: list[dict[str, Any]] = []
     for name, found in figures.items():
-        if not name.startswith("faust"):
+        if not name.startswith("faust") or name.endswith("_sink"):
             continue
         cpu_us = found["cpu_us_per_event"]
         if name.endswith("workers_1"):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,17 @@ def test_the_compose_file_fits_its_published_schema() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.fixture
+def quiet_root() -> Iterator[None]:
+    """Parsing a command line sets up logging; the rest of the session keeps its own."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.mark.usefixtures("quiet_root")
 @pytest.mark.parametrize("name", OURS)
 def test_every_command_started_exists_with_its_options(name: str) -> None:
     arguments = [str(word) for word in SERVICES[name]["command"]]

@@ -1,25 +1,20 @@
-"""The collector's answers, over HTTP, with a log in a list and a clock that stands still."""
+"""The collector's answers, over HTTP."""
 
 from __future__ import annotations
 
 import asyncio
 import gzip
-import io
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import orjson
 import pytest
 import zstandard
-from aiohttp import ClientSession, web
+from aiohttp import web
 
-from callmeter.clock import ManualClock
-from callmeter.collector.app import make_app, make_runner
-from callmeter.collector.config import CollectorConfig
-from callmeter.collector.context import CONTEXT, json_response, require_read
+from callmeter.collector.context import json_response, require_read
 from callmeter.collector.health import UNREADY_S
 from callmeter.collector.keys import KeyRing
 from callmeter.collector.memory import MemoryAppender
-from callmeter.collector.trace import REMEMBER_S
 from callmeter.errors import CannotWriteError
 from callmeter.ids import uuid7
 from callmeter.log.record import Appended, NewRecord
@@ -31,73 +26,7 @@ from callmeter.schema.envelope import (
     split_envelopes,
     split_lines,
 )
-
-KEYS = KeyRing.parse(["shop-key-1:shop", "both-key-1:shop,search"], ["read-key-1"])
-
-
-def envelope(
-    seq: int = 0, *, project: str = "shop", source: str | None = None, pad: int = 0
-) -> bytes:
-    header = Header(source=source or uuid7(), seq=seq, n=1, sent_us=1, project=project)
-    return encode(header, [b'{"kind":"annotation","text":"' + b"x" * pad + b'"}'])
-
-
-class Collector:
-    """A running collector and one client of it."""
-
-    def __init__(self, url: str, appender: MemoryAppender, clock: ManualClock, app) -> None:
-        self.url = url
-        self.appender = appender
-        self.clock = clock
-        self.context = app[CONTEXT]
-        self.session = ClientSession()
-
-    async def post(
-        self, path: str, body: bytes, key: str | None = None, **headers: str
-    ) -> tuple[int, dict]:
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        if key is not None:
-            sent["Authorization"] = f"Bearer {key}"
-        async with self.session.post(
-            self.url + path, data=io.BytesIO(body), headers=sent
-        ) as answer:
-            self.headers = answer.headers
-            return answer.status, orjson.loads(await answer.read())
-
-    async def envelopes(self, body: bytes, key: str | None = None, **headers: str):
-        return await self.post("/v1/envelopes", body, key, **headers)
-
-    async def trace(self, body: object, key: str | None = None, **headers: str):
-        return await self.post("/trace", orjson.dumps(body), key, **headers)
-
-    async def get(self, path: str, **headers: str) -> tuple[int, str]:
-        async with self.session.get(self.url + path, headers=headers) as answer:
-            return answer.status, await answer.text()
-
-
-Start = Callable[..., object]
-
-
-@pytest.fixture
-async def start() -> AsyncIterator[Start]:
-    stops = []
-
-    async def run(appender: MemoryAppender | None = None, extra=(), **config) -> Collector:
-        log, clock = appender or MemoryAppender(), ManualClock()
-        app = make_app(log, CollectorConfig(**config), extra_routes=extra, clock=clock)
-        runner = make_runner(app)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        port = runner.addresses[0][1]
-        collector = Collector(f"http://127.0.0.1:{port}", log, clock, app)
-        stops.append((runner, collector.session))
-        return collector
-
-    yield run
-    for runner, session in stops:
-        await session.close()
-        await runner.cleanup()
+from support.collecting import KEYS, envelope
 
 
 async def test_several_envelopes_arrive_as_they_are_with_their_places(start) -> None:
@@ -336,125 +265,6 @@ async def test_without_keys_foreign_pages_are_refused(start, headers: dict[str, 
     assert (await c.envelopes(envelope(), None, Origin="http://localhost:4248"))[0] == 200
     keyed = await start(keys=KEYS)
     assert (await keyed.envelopes(envelope(), "shop-key-1", **headers))[0] == 200
-
-
-BEGIN = {
-    "event": "call_begin",
-    "call_id": "c1",
-    "module_name": "m",
-    "module_description": "",
-    "timestamp": 1.0,
-    "inputs": None,
-}
-END = {
-    **{k: v for k, v in BEGIN.items() if k != "inputs"},
-    "event": "call_end",
-    "duration": 0.5,
-    "outputs": None,
-    "exception": None,
-    "success": True,
-}
-
-
-def traces(appender: MemoryAppender) -> list[tuple[Header, list[dict]]]:
-    return [
-        (decode_header(lines[0]), [orjson.loads(line) for line in lines[1:]])
-        for lines in map(split_lines, appender.values())
-    ]
-
-
-async def test_the_monitor_hook_s_posts_become_one_source_s_envelopes(start) -> None:
-    c = await start()
-    assert await c.trace(BEGIN) == (200, {"accepted": True})
-    assert await c.trace(END) == (200, {"accepted": True})
-    got = traces(c.appender)
-    assert [header.seq for header, _ in got] == [0, 1]
-    assert {header.source for header, _ in got} == {got[0][0].source}
-    assert [header.accepted for header, _ in got] == [1, 2]
-    assert [e["kind"] for _, events in got for e in events] == ["call_begin", "call_end"]
-    assert got[0][0].project == "default"
-
-
-async def test_a_trace_counts_once_within_ten_minutes(start) -> None:
-    c = await start()
-    await c.trace(BEGIN)
-    assert await c.trace(BEGIN) == (200, {"accepted": False})
-    assert await c.trace({**BEGIN, "call_id": "c2"}) == (200, {"accepted": True})
-    c.clock.advance(REMEMBER_S - 1)
-    assert await c.trace(BEGIN) == (200, {"accepted": False})
-    c.clock.advance(2)
-    assert await c.trace(BEGIN) == (200, {"accepted": True})
-    assert len(traces(c.appender)) == 3
-
-
-async def test_traces_go_to_their_key_s_project(start) -> None:
-    ring = KeyRing.parse(["one-project:shop", "two-projects:a,b", "every-project:*"])
-    c = await start(keys=ring, trace_project="b")
-    assert (await c.trace(BEGIN))[0] == 401
-    assert (await c.trace(BEGIN, None, Authorization="one-project"))[0] == 200
-    assert (await c.trace(BEGIN, "two-projects"))[0] == 200
-    assert (await c.trace(END, "every-project"))[0] == 200
-    got = traces(c.appender)
-    assert sorted(header.project for header, _ in got) == ["b", "b", "shop"]
-    assert len({header.source for header, _ in got}) == 2
-    other = await start(keys=ring, trace_project="elsewhere")
-    assert (await other.trace(BEGIN, "two-projects"))[0] == 403
-
-
-async def test_many_traces_at_once_share_envelopes_and_leave_no_hole(start) -> None:
-    c = await start()
-    posts = [c.trace({**BEGIN, "call_id": f"call {n}"}) for n in range(200)]
-    answers = await asyncio.gather(*posts)
-    assert {status for status, _ in answers} == {200}
-    got = sorted(traces(c.appender), key=lambda item: item[0].seq)
-    assert [header.seq for header, _ in got] == list(range(len(got)))
-    assert sum(header.n for header, _ in got) == 200
-    assert got[-1][0].accepted == 200
-
-
-async def test_a_trace_that_the_log_did_not_take_in_time_counts_once_later(start) -> None:
-    c = await start(append_timeout_s=0.05)
-    c.appender.away = "gone"
-    status, answer = await c.trace(BEGIN)
-    assert (status, answer["reason"]) == (503, "log_unreachable")
-    c.appender.away = None
-    for _ in range(600):
-        status, answer = await c.trace(BEGIN)
-        if status == 200:
-            break
-    assert (status, answer) == (200, {"accepted": False})
-    assert [[e["call_id"] for e in events] for _, events in traces(c.appender)] == [
-        [traces(c.appender)[0][1][0]["call_id"]]
-    ]
-
-
-async def test_a_source_of_traces_ends_with_a_last_word() -> None:
-    log = MemoryAppender()
-    app = make_app(log, CollectorConfig(drain_timeout_s=5.0))
-    runner = make_runner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}/trace"
-    async with ClientSession() as session, session.post(url, json=BEGIN) as answer:
-        assert answer.status == 200
-    await runner.cleanup()
-    (first, _), (last, events) = traces(log)
-    assert (first.last, last.last) == (False, True)
-    assert (events[0]["kind"], events[0]["open"]) == ("heartbeat", 1)
-    assert (last.seq, last.accepted) == (1, 2)
-    assert not log.closed  # the appender is its maker's
-
-
-@pytest.mark.parametrize(
-    ("body", "reason"),
-    [(b"not json", "bad_json"), (b"[]", "bad_value"), (b'{"event":"x"}', "bad_value")],
-)
-async def test_what_is_no_trace_is_400(start, body: bytes, reason: str) -> None:
-    c = await start()
-    status, answer = await c.post("/trace", body)
-    assert (status, answer["reason"]) == (400, reason)
-    assert (await c.post("/trace", b" " * 2**21))[0] == 413
-    assert c.appender.values() == []
 
 
 async def test_every_envelope_of_a_long_body_is_found(start) -> None:
