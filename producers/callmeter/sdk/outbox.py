@@ -6,8 +6,10 @@ One thread, the shipper's, owns it. An envelope is in exactly one place:
               ▲                 │  └───REFUSED────► gone, counted as dropped: refused
               └─────RETRY───────┘                   (in ``waiting`` the oldest seq is always first)
 
-When memory is used up the oldest waiting envelopes go to the spool if there is one; else they are
-dropped whole and counted, and their missing seq shows at the meter as a gap.
+With a spool, RETRY puts it on disk instead (and ``add`` does so at once if ``durable``), from where
+it flies again. What the disk does not take stays in memory. When memory is used up the oldest
+waiting envelopes go to the spool if there is one; else they are dropped whole and counted, and
+their missing seq shows at the meter as a gap.
 """
 
 from __future__ import annotations
@@ -16,37 +18,69 @@ import heapq
 import random
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Protocol
+from enum import Enum
+from typing import NamedTuple, Protocol
 
 from callmeter.schema.reasons import DropReason
 from callmeter.transports.protocol import Delivery, Outcome, Sealed, Transport
 
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 30.0
+#: How often directories of processes that died meanwhile are looked for.
+ADOPT_EVERY_S = 30.0
 
 
 class Spool(Protocol):
-    """Where envelopes wait on disk. Called on the shipper's thread only; errors are its own.
+    """Where envelopes wait on disk (``callmeter.sdk.spool``). Called on the shipper's thread only,
+    but for the counts; errors are its own.
 
-    ``put`` keeps an envelope and returns what had to go for it, as (reason, events): an envelope
-    that could not be kept is among them. ``take`` hands out the oldest envelope that is not handed
-    out, or None; ``done`` forgets one (delivered or refused for good); ``back`` takes it in again.
-    ``events`` counts events kept that belong to this source. ``sync`` makes everything durable.
+    ``put`` keeps an envelope, or says why it could not. ``take`` hands out this source's oldest
+    envelope that is not handed out, or None; ``take_adopted`` likewise one that a dead process
+    left, which ``adopt`` looks for. ``done`` forgets one (delivered, or given up for a reason);
+    ``back`` takes it in again. ``events_below`` counts this source's events in envelopes below a
+    seq; ``backlog`` tells of any source's. ``losses`` are what this source has lost here since the
+    last call, ``recovered`` and ``recovered_dropped`` what became of dead sources' events.
     """
 
-    def put(self, envelope: Sealed) -> list[tuple[DropReason, int]]: ...
+    recovered: int
+    recovered_dropped: Counter[DropReason]
+
+    def put(self, envelope: Sealed) -> DropReason | None: ...
+
+    def adopt(self) -> None: ...
 
     def take(self) -> Sealed | None: ...
 
-    def done(self, envelope: Sealed) -> None: ...
+    def take_adopted(self) -> Sealed | None: ...
+
+    def done(self, envelope: Sealed, dropped: DropReason | None = None) -> None: ...
 
     def back(self, envelope: Sealed) -> None: ...
 
     def events(self) -> int: ...
 
-    def sync(self) -> None: ...
+    def events_below(self, seq: int) -> int: ...
+
+    def backlog(self) -> bool: ...
+
+    def losses(self) -> list[tuple[DropReason, int]]: ...
 
     def close(self) -> None: ...
+
+    def forked(self) -> None: ...
+
+
+class _Lane(Enum):
+    """What one attempt to send came to."""
+
+    SENT = 1
+    EMPTY = 2
+    FULL = 3
+
+
+class _Flight(NamedTuple):
+    envelope: Sealed
+    spooled: bool
 
 
 class Outbox:
@@ -74,13 +108,13 @@ class Outbox:
         self._durable = durable
         self._on_delivered = on_delivered
         self._waiting: list[tuple[int, Sealed]] = []
-        self._flying: dict[int, Sealed] = {}
-        self._from_spool: dict[tuple[str, int], Sealed] = {}
+        self._flying: dict[tuple[str, int], _Flight] = {}
         self._reports: deque[Delivery] = deque()
         self._failures = 0
         self._not_before_s = float("-inf")
+        self._next_adopt_s = float("-inf")
+        #: Memory of what waits and flies.
         self.bytes = 0
-        self.events = 0
         self.delivered = 0
         self.retries = 0
         self.dropped: Counter[DropReason] = Counter()
@@ -88,12 +122,10 @@ class Outbox:
 
     def add(self, envelope: Sealed) -> None:
         """A new envelope; its seq is above all others."""
-        if self._durable and self._spool is not None:
-            self._put(envelope)
-            return
-        heapq.heappush(self._waiting, (envelope.seq, envelope))
-        self.bytes += len(envelope.data)
-        self.events += envelope.n
+        spool = self._spool if self._durable else None
+        if spool is None or spool.put(envelope) is not None:
+            self._wait(envelope)
+        self._count_losses()
 
     def report(self, delivery: Delivery) -> None:
         """The transport's word on one envelope. Any thread; handled by ``settle``."""
@@ -105,36 +137,44 @@ class Outbox:
         while self._reports:
             any_report = True
             delivery = self._reports.popleft()
-            if (delivery.envelope.source, delivery.envelope.seq) in self._from_spool:
-                self._settle_spooled(delivery)
-            elif (envelope := self._flying.pop(delivery.envelope.seq, None)) is not None:
-                self._flying_bytes -= len(envelope.data)
-                self._settle_own(delivery)
+            key = (delivery.envelope.source, delivery.envelope.seq)
+            flight = self._flying.pop(key, None)
+            if flight is not None:
+                self._flying_bytes -= len(flight.envelope.data)
+                self.bytes -= len(flight.envelope.data)
+                self._settle(flight, delivery)
+        self._count_losses()
         return any_report
 
     def send(self) -> None:
-        """Hand over what may go now, oldest first, until the transport is full."""
-        if self._monotonic_s() < self._not_before_s:
+        """Hand over what may go now, until the transport is full.
+
+        What a dead process left goes side by side with our own, so that neither waits for the
+        other. Of our own what is on disk is older and goes first.
+        """
+        now_s = self._monotonic_s()
+        lanes = [self._send_own]
+        if self._spool is not None:
+            lanes.append(self._send_adopted)
+            if now_s >= self._next_adopt_s:
+                self._next_adopt_s = now_s + ADOPT_EVERY_S
+                self._spool.adopt()
+        if now_s < self._not_before_s:
             return
-        if self._spool is not None and not self._send_spooled(self._spool):
-            return
-        while self._waiting:
-            seq, envelope = self._waiting[0]
-            size = len(envelope.data)
-            if self._flying and self._flying_bytes + size > self._max_flying_bytes:
-                return  # what flies cannot be dropped, so it must not fill the memory
-            if not self._transport.send(envelope):
-                return
-            heapq.heappop(self._waiting)
-            self._flying[seq] = envelope
-            self._flying_bytes += size
+        while lanes:
+            for lane in list(lanes):
+                outcome = lane()
+                if outcome is _Lane.FULL:
+                    return
+                if outcome is _Lane.EMPTY:
+                    lanes.remove(lane)
 
     def bound(self, max_bytes: int) -> None:
         """Keep at most ``max_bytes`` in memory: the oldest waiting go to the spool, or are
         dropped.
         """
         while self.bytes > max_bytes and self._waiting:
-            self._give_up(heapq.heappop(self._waiting)[1], DropReason.QUEUE_FULL)
+            self._give_up(self._unwait(), DropReason.QUEUE_FULL)
 
     def away(self) -> bool:
         """Whether the backend failed last and has not been well since."""
@@ -142,26 +182,41 @@ class Outbox:
 
     def wait_s(self) -> float:
         """Seconds until something may be sent again; 0 if now, infinite if nothing waits."""
-        if not self._waiting and (self._spool is None or self._spool.events() == 0):
+        if not self._waiting and not self.backlog():
             return float("inf")
         return max(0.0, self._not_before_s - self._monotonic_s())
 
     def in_flight(self) -> bool:
-        return bool(self._flying or self._from_spool)
+        return bool(self._flying)
+
+    def backlog(self) -> bool:
+        """Whether the spool has anything to send, of this source or a dead one."""
+        return self._spool is not None and self._spool.backlog()
 
     def unsettled_below(self, seq: int) -> int:
-        """Events in envelopes below ``seq`` that are neither delivered nor dropped."""
-        own = sum(e.n for s, e in list(self._waiting) if s < seq)
-        own += sum(e.n for s, e in list(self._flying.items()) if s < seq)
-        return own + self.spooled()
+        """Events of this source in envelopes below ``seq`` that are neither delivered nor
+        dropped.
+        """
+        own = sum(e.n for at, e in list(self._waiting) if at < seq)
+        own += sum(
+            flight.envelope.n
+            for (_, at), flight in list(self._flying.items())
+            if at < seq and not flight.spooled
+        )
+        return own + (0 if self._spool is None else self._spool.events_below(seq))
 
     def pending(self) -> int:
         """Events sealed and neither delivered nor dropped, on disk too."""
-        return self.events + self.spooled()
+        return self.unsettled_below(2**64)
 
     def spooled(self) -> int:
         """Events of this source that wait on disk."""
         return 0 if self._spool is None else self._spool.events()
+
+    def recovered(self) -> tuple[int, Counter[DropReason]]:
+        """Events of dead processes that this one delivered, and dropped."""
+        spool = self._spool
+        return (0, Counter()) if spool is None else (spool.recovered, spool.recovered_dropped)
 
     def hurry(self) -> None:
         """Try again now, whatever the backoff says."""
@@ -169,74 +224,104 @@ class Outbox:
 
     def abandon(self, reason: DropReason) -> None:
         """The end: what is left goes to the spool, or is dropped for ``reason``."""
-        for envelope in list(self._flying.values()):
-            heapq.heappush(self._waiting, (envelope.seq, envelope))
-        self._flying.clear()
+        flying, self._flying = self._flying, {}
         self._flying_bytes = 0
+        for flight in flying.values():
+            self.bytes -= len(flight.envelope.data)
+            if flight.spooled and self._spool is not None:
+                self._spool.back(flight.envelope)
+            else:
+                self._wait(flight.envelope)
         while self._waiting:
-            self._give_up(heapq.heappop(self._waiting)[1], reason)
+            self._give_up(self._unwait(), reason)
+        self._count_losses()
         if self._spool is not None:
             self._spool.close()
 
-    def _settle_own(self, delivery: Delivery) -> None:
-        envelope = delivery.envelope
-        if delivery.outcome is Outcome.RETRY:
-            self._failed(delivery)
-            if self._spool is not None:
-                self._forget(envelope)
-                self._put(envelope)
-            else:
-                heapq.heappush(self._waiting, (envelope.seq, envelope))
-            return
-        self._forget(envelope)
-        if delivery.outcome is Outcome.DELIVERED:
-            self.delivered += envelope.n
-            self._well(delivery)
-        else:
-            self.dropped[DropReason.REFUSED] += envelope.n
-            self.error = delivery.error or "refused"
+    def forked(self) -> None:
+        """In a forked child: what is on disk is the parent's."""
+        if self._spool is not None:
+            self._spool.forked()
 
-    def _settle_spooled(self, delivery: Delivery) -> None:
-        envelope = self._from_spool.pop((delivery.envelope.source, delivery.envelope.seq))
-        assert self._spool is not None  # noqa: S101  # it came from there
+    # -- one envelope ----------------------------------------------------------------------------
+
+    def _settle(self, flight: _Flight, delivery: Delivery) -> None:
+        envelope, spool = flight.envelope, self._spool if flight.spooled else None
         if delivery.outcome is Outcome.RETRY:
-            self._spool.back(envelope)
             self._failed(delivery)
+            if spool is not None:
+                spool.back(envelope)
+            elif self._spool is None or self._spool.put(envelope) is not None:
+                self._wait(envelope)
             return
-        self._spool.done(envelope)
         ours = envelope.source == self._source
         if delivery.outcome is Outcome.DELIVERED:
             self.delivered += envelope.n if ours else 0
+            if spool is not None:
+                spool.done(envelope)
             self._well(delivery)
+            return
+        self.error = delivery.error or "refused"
+        if spool is not None:
+            spool.done(envelope, DropReason.REFUSED)
         else:
-            self.dropped[DropReason.REFUSED] += envelope.n if ours else 0
-            self.error = delivery.error or "refused"
+            self.dropped[DropReason.REFUSED] += envelope.n
 
-    def _send_spooled(self, spool: Spool) -> bool:
-        """Spooled envelopes are older than those in memory and go first. False if full."""
-        while (envelope := spool.take()) is not None:
-            self._from_spool[envelope.source, envelope.seq] = envelope
-            if not self._transport.send(envelope):
-                del self._from_spool[envelope.source, envelope.seq]
-                spool.back(envelope)
-                return False
-        return True
+    def _send_own(self) -> _Lane:
+        spooled = None if self._spool is None else self._spool.take()
+        if spooled is not None:
+            return self._send_spooled(spooled)
+        if not self._waiting:
+            return _Lane.EMPTY
+        envelope = self._waiting[0][1]
+        if not self._has_room(envelope) or not self._transport.send(envelope):
+            return _Lane.FULL
+        heapq.heappop(self._waiting)
+        self.bytes -= len(envelope.data)
+        self._fly(envelope, spooled=False)
+        return _Lane.SENT
 
-    def _put(self, envelope: Sealed) -> None:
-        assert self._spool is not None  # noqa: S101  # callers have looked
-        for reason, events in self._spool.put(envelope):
-            self.dropped[reason] += events
+    def _send_adopted(self) -> _Lane:
+        envelope = None if self._spool is None else self._spool.take_adopted()
+        return _Lane.EMPTY if envelope is None else self._send_spooled(envelope)
+
+    def _send_spooled(self, envelope: Sealed) -> _Lane:
+        if not self._has_room(envelope) or not self._transport.send(envelope):
+            if self._spool is not None:
+                self._spool.back(envelope)
+            return _Lane.FULL
+        self._fly(envelope, spooled=True)
+        return _Lane.SENT
+
+    def _has_room(self, envelope: Sealed) -> bool:
+        """What flies cannot be dropped, so it must not fill the memory."""
+        room = self._max_flying_bytes - self._flying_bytes
+        return not self._flying or len(envelope.data) <= room
+
+    def _fly(self, envelope: Sealed, *, spooled: bool) -> None:
+        self._flying[envelope.source, envelope.seq] = _Flight(envelope, spooled)
+        self._flying_bytes += len(envelope.data)
+        self.bytes += len(envelope.data)
+
+    def _wait(self, envelope: Sealed) -> None:
+        heapq.heappush(self._waiting, (envelope.seq, envelope))
+        self.bytes += len(envelope.data)
+
+    def _unwait(self) -> Sealed:
+        envelope = heapq.heappop(self._waiting)[1]
+        self.bytes -= len(envelope.data)
+        return envelope
 
     def _give_up(self, envelope: Sealed, reason: DropReason) -> None:
-        self._forget(envelope)
-        if self._spool is not None:
-            self._put(envelope)
-        else:
-            self.dropped[reason] += envelope.n
+        """To the disk; what it does not take is dropped for its reason, not ours."""
+        why = reason if self._spool is None else self._spool.put(envelope)
+        if why is not None:
+            self.dropped[why] += envelope.n
 
-    def _forget(self, envelope: Sealed) -> None:
-        self.bytes -= len(envelope.data)
-        self.events -= envelope.n
+    def _count_losses(self) -> None:
+        if self._spool is not None:
+            for reason, events in self._spool.losses():
+                self.dropped[reason] += events
 
     def _failed(self, delivery: Delivery) -> None:
         """Wait before the next try: exponential with full jitter, or as long as the server asks.
