@@ -9,11 +9,7 @@ import pytest
 
 from callmeter.transports.http import MAX_POST_ENVELOPES
 from callmeter.transports.protocol import Outcome
-
-SOURCE = "01900000-0000-7000-8000-000000000000"
-
-
-from support.serving import Request, Sending, Server, reply, sealed, taken, url
+from support.serving import SOURCE, Request, Sending, Server, reply, sealed, taken, url
 
 
 def test_one_connection_and_several_envelopes_a_post(serve, sending) -> None:
