@@ -243,7 +243,7 @@ def test_a_range_that_retention_removed_is_reported_and_skipped_when_told(
     Sink(store, SqliteSource(log)).drain()
     append(log, 0, stream.checkpoint(envelopes=3))
     log.prune("metered", below={0: 2})
-    with pytest.raises(RangeLostError, match="offsets 0 to 3 are needed, .* begins at 2"):
+    with pytest.raises(RangeLostError, match=r"offsets 0 to 3 are needed, .* begins at 2"):
         Sink(store, SqliteSource(log)).drain()
     assert Sink(store, SqliteSource(log), accept_loss=True).drain().lost_origins == 3
     assert stored(store) == expected(stream.truth)  # it had been stored; nothing came twice
