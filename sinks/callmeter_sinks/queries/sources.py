@@ -97,18 +97,21 @@ class Question:
         used = {dim.name for dim in self.dims} | set(self.filters) | {"operation"}
         columns = ", ".join(f"r.{name} AS {name}" for name in ROLLUP_DIMENSIONS if name in used)
         windows = [dim.name for dim in self.dims if dim.kind == "window"]
-        parts = []
+        tables: dict[str, list[str]] = {}
         for part in segments(self.period, windows):
-            where = [condition, *filter_sql(self.filters, binding)]
+            within = []
             for moment, comparison in ((part.since, ">="), (part.until, "<")):
                 if moment is not None:
                     seconds = binding.add(epoch_us(moment) // 1_000_000, "UInt32")
-                    where.append(f"r.start {comparison} toDateTime({seconds}, 'UTC')")
-            parts.append(
-                f"SELECT r.start AS start, {columns}, {measures} "
-                f"FROM {table}_{part.suffix} AS r WHERE {' AND '.join(where)}"
-            )
-        return " UNION ALL ".join(parts)
+                    within.append(f"r.start {comparison} toDateTime({seconds}, 'UTC')")
+            tables.setdefault(part.suffix, []).append(" AND ".join(within) or "1")
+        where = " AND ".join((condition, *filter_sql(self.filters, binding)))
+        # Both edges of a period are in one SELECT: every part of a table is looked at once.
+        return " UNION ALL ".join(
+            f"SELECT r.start AS start, {columns}, {measures} FROM {table}_{suffix} AS r "
+            f"WHERE {where} AND ({' OR '.join(f'({each})' for each in within)})"
+            for suffix, within in tables.items()
+        )
 
     def _calls(self, binding: Binding) -> str:
         where = [

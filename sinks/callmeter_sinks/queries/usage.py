@@ -94,8 +94,10 @@ def report(store: Store, asked: Question, *, top: int | None, order: str | None)
     if top is not None and top < 1:
         raise UsageError("top is a number of rows, at least 1")
     binding = Binding()
-    sums = ", ".join(f"sum({name}) AS {name}_" for name in SUMS)
-    statement = _with_totals(asked.dims, sums, asked.sums_sql(binding), binding)
+    sums = ", ".join(f"sum({name}) AS s_{name}" for name in SUMS)
+    joined = ", ".join(f"sum(s_{name}) AS {name}_" for name in SUMS)
+    groups = _select(asked.dims, sums, asked.sums_sql(binding), binding)
+    statement = _with_totals(asked.dims, joined, groups)
     statement += f" ORDER BY whole DESC{_order(order, asked.dims)}"
     if top is not None:
         statement += f" LIMIT {binding.add(top + 1, 'UInt32')}"
@@ -118,11 +120,14 @@ def _latencies(store: Store, asked: Question) -> dict[tuple[Any, ...], Sequence[
     binding = Binding()
     levels = ", ".join(map(str, QUANTILES))
     if asked.raw:
-        measures = f"quantilesExactWeighted({levels})(latency_us, 1) AS q, count() AS n"
+        function, arguments, number = "quantilesExactWeighted", "latency_us, 1", "count()"
     else:
-        weighted = f"quantilesExactWeightedArray({levels})(mapKeys(latency), mapValues(latency))"
-        measures = f"{weighted} AS q, sum(length(latency)) AS n"
-    statement = _with_totals(asked.dims, measures, asked.durations_sql(binding), binding)
+        function, number = "quantilesExactWeightedArray", "sum(length(latency))"
+        arguments = "mapKeys(latency), mapValues(latency)"
+    measures = f"{function}State({levels})({arguments}) AS state, {number} AS number"
+    groups = _select(asked.dims, measures, asked.durations_sql(binding), binding)
+    joined = f"{function}Merge({levels})(state) AS q, sum(number) AS n"
+    statement = _with_totals(asked.dims, joined, groups)
     found: dict[tuple[Any, ...], Sequence[float]] = {}
     for row in store.query(statement, binding.values).rows:
         *key, quantiles, number = row
@@ -160,24 +165,29 @@ def operations(store: Store, asked: Question) -> list[OperationRow]:
 
 def _select(dims: Sequence[Dimension], measures: str, source: str, binding: Binding) -> str:
     """SELECT of keys k0, k1, … and measures, grouped by the keys."""
-    keys, names = _named(dims, binding)
-    group_by = f" GROUP BY {', '.join(names)}" if names else ""
-    return f"SELECT {keys}{measures} FROM ({source}){group_by}"
-
-
-def _with_totals(dims: Sequence[Dimension], measures: str, source: str, binding: Binding) -> str:
-    """The same with a first column ``whole``: 1 marks the row over all groups, read in one go."""
-    keys, names = _named(dims, binding)
-    if not names:
-        return f"SELECT 1 AS whole, {measures} FROM ({source})"
-    sets = f"GROUP BY GROUPING SETS (({', '.join(names)}), ())"
-    return f"SELECT grouping({names[0]}) AS whole, {keys}{measures} FROM ({source}) {sets}"
-
-
-def _named(dims: Sequence[Dimension], binding: Binding) -> tuple[str, list[str]]:
-    names = [f"k{place}" for place in range(len(dims))]
+    names = _names(dims)
     keys = [f"{dim.sql(binding)} AS {name}, " for dim, name in zip(dims, names, strict=True)]
-    return "".join(keys), names
+    group_by = f" GROUP BY {', '.join(names)}" if names else ""
+    return f"SELECT {''.join(keys)}{measures} FROM ({source}){group_by}"
+
+
+def _with_totals(dims: Sequence[Dimension], joined: str, groups: str) -> str:
+    """The groups once more, and all of them joined; ``whole`` is 1 for the latter.
+
+    Rows are aggregated once, into groups, and only the groups twice.
+    """
+    names = _names(dims)
+    if not names:
+        return f"SELECT 1 AS whole, {joined} FROM ({groups})"
+    keys = ", ".join(names)
+    return (
+        f"SELECT grouping({names[0]}) AS whole, {keys}, {joined} FROM ({groups}) "
+        f"GROUP BY GROUPING SETS (({keys}), ())"
+    )
+
+
+def _names(dims: Sequence[Dimension]) -> list[str]:
+    return [f"k{place}" for place in range(len(dims))]
 
 
 def _order(order: str | None, dims: Sequence[Dimension]) -> str:
