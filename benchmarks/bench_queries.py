@@ -177,8 +177,8 @@ def read_events(store: ChdbStore) -> tuple[int, int]:
 def measure(calls: int, args: argparse.Namespace) -> dict[str, Any]:
     runs, keep = args.runs, args.keep
     with ExitStack() as stack:
-        path = Path(tempfile.mkdtemp(prefix="callmeter-bench-"))
         if keep is None:
+            path = Path(tempfile.mkdtemp(prefix="callmeter-bench-"))
             stack.callback(shutil.rmtree, path, ignore_errors=True)
         else:
             path = keep / str(calls)
