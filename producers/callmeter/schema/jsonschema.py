@@ -17,9 +17,14 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from callmeter.schema.alerts import Alert
+from callmeter.schema.budgets import Budget
 from callmeter.schema.events import KINDS
 from callmeter.schema.header import EnvelopeHeader
+from callmeter.schema.live import LiveProject
 from callmeter.schema.metered import Delta, DeltasHeader, MeteredHeader, Refused
+from callmeter.schema.spend import Live, OpeningHeader, Spend, SpendHeader
+from callmeter.schema.status import BudgetStatus
 
 GENERATED = Path(__file__).parent / "generated"
 
@@ -31,6 +36,14 @@ SCHEMAS: Mapping[str, type[Struct]] = {
     "refused": Refused,
     "deltas_header": DeltasHeader,
     "delta": Delta,
+    "spend_header": SpendHeader,
+    "opening_header": OpeningHeader,
+    "spend": Spend,
+    "live": Live,
+    "budget": Budget,
+    "budget_status": BudgetStatus,
+    "alert": Alert,
+    "live_project": LiveProject,
 }
 
 Schema = dict[str, Any]
