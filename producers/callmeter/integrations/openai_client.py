@@ -168,7 +168,7 @@ class _Metered:
             if self.attempts[0] > 1:
                 call.set(attempts=self.attempts[0])
             if not meter_stream(reply, call, hide_usage=self.asked):
-                call.record(reply, output=call.fields["operation"] != "embeddings")
+                call.record(reply, output=call.attribute("operation") != "embeddings")
                 call.finish()
         except Exception as exc:  # noqa: BLE001  # the reply itself is fine
             CONTAINMENT.caught("the OpenAI instrument", exc)

@@ -185,9 +185,13 @@ def _fast_generation(name: str | None = None, /, **fields: Any) -> Call:
         and "parent" not in fields
         and "inputs" not in fields
         and "estimate" not in fields
-        and "name" not in fields
     ):
-        return new_call(intake, name, fields)
+        call = Call()  # new_call, without the call
+        call.intake = intake
+        call.name = name
+        call.fields = fields
+        call.extra = call.units = call.later = None
+        return call
     return _generation(name, **fields)
 
 

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from callmeter.money import to_pico
+from callmeter.sdk.callids import digits_of, span_of, uuid_of
 from callmeter.sdk.containment import CONTAINMENT
 from callmeter.sdk.context import FRAME, Frame, Labels, Root, restore
 from callmeter.sdk.freezing import freeze, freeze_map
@@ -46,6 +47,7 @@ class Call:
         "fields",
         "intake",
         "labels",
+        "later",
         "name",
         "parent",
         "root",
@@ -59,6 +61,8 @@ class Call:
     name: str | None
     #: Model, provider, operation and attributes, as given; never a mutable value of the caller's.
     fields: dict[str, Any]
+    #: Attributes set while it ran.
+    later: dict[str, Any] | None
     #: (input, output, other units), a map of units, or None: unknown.
     units: Any
     #: What is seldom given: inputs, outputs, tags, cost, estimate, error, first token, frame.
@@ -77,22 +81,22 @@ class Call:
     def __enter__(self) -> Self:
         intake = self.intake
         frame = _frame() if self.extra is None else self.extra.get("frame") or _frame()
-        self.span = intake.bits(62)
+        draw, now = intake.bits, intake.mono
+        self.span = draw(62)
         self.labels = frame.labels
-        span = frame.span
-        if span is None:
+        parent = self.parent = frame.span
+        if parent is None:
             # A trace begins. Its root is None, not itself: a cycle would wait for the collector.
-            self.root = self.parent = None
-            self.sampled = intake.sample_rate >= 1.0 or intake.bits(32) < intake.sample_rate * 2**32
+            self.root = None
+            sampled = self.sampled = intake.keeps_all or intake.keeps()
         else:
             self.root = frame if frame.root is None else frame.root
-            self.parent = span
-            self.sampled = frame.sampled
+            sampled = self.sampled = frame.sampled
         self._token = _enter(self)
-        if self.sampled:
+        if sampled:
             intake.open[self] = None
         self.anchor = intake.anchor
-        self.start_ns = intake.mono()
+        self.start_ns = now()
         return self
 
     def __exit__(
@@ -102,14 +106,16 @@ class Call:
         tb: TracebackType | None,
     ) -> None:
         intake = self.intake
-        self.end_ns = intake.mono()
-        token = self._token
-        if token is not None:
+        now = intake.mono
+        self.end_ns = now()
+        try:
+            _leave(self._token)  # type: ignore[arg-type]  # None: there is nothing to put back
+        except (AttributeError, TypeError, ValueError):
+            # Begun by start(), or ended by another task or the garbage collector: there is nothing
+            # to put back here.
             self._token = None
-            try:
-                _leave(token)
-            except ValueError:  # closed by another task or the garbage collector: see restore()
-                restore(token)
+        else:
+            self._token = None
         if exc is not None:
             self.error(exc)
         try:
@@ -157,7 +163,15 @@ class Call:
         """
         if _is_tracked(attributes):
             attributes = freeze_map(attributes)
-        self.fields.update(attributes)
+        if self.later is None:
+            self.later = attributes
+        else:
+            self.later.update(attributes)
+
+    def attribute(self, name: str) -> Any:
+        """What was said of an attribute or field so far; the last word wins."""
+        later = self.later
+        return later[name] if later and name in later else self.fields.get(name)
 
     def first_token(self) -> None:
         """The first token has arrived; later ones change nothing."""
@@ -178,8 +192,8 @@ class Call:
             if found.usage is not None:
                 self.units = found.usage
             for name, value in found.fields.items():
-                if self.fields.get(name) is None:
-                    self.fields[name] = value
+                if self.attribute(name) is None:
+                    self.set(**{name: value})
             if found.cost_pico is not None:
                 self._extra().setdefault("cost", (found.cost_pico, "litellm"))
             if output and self.intake.record_outputs:
@@ -229,28 +243,19 @@ class Call:
 
     @property
     def id(self) -> str:
-        """UUIDv7: milliseconds, 12 bits of the fraction (RFC 9562, 6.2 method 3), 62 random
-        bits.
-        """
-        digits = self.trace_digits
-        return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
-
-    @property
-    def trace_digits(self) -> str:
-        """The call's id as 32 hex digits: what a trace that begins here is called."""
-        ms, rest = divmod(self.started_ns, 1_000_000)
-        return f"{ms:012x}7{rest * 4096 // 1_000_000:03x}{1 << 63 | self.span:016x}"
+        """The call's id, a UUIDv7; known once the call has begun."""
+        return uuid_of(digits_of(self.started_ns, self.span))
 
     @property
     def trace_id(self) -> str:
-        """32 hex digits, the id of the call that began the trace."""
+        """32 hex digits: the id of the call that began the trace."""
         root = self.root
-        return self.trace_digits if root is None else root.trace_id
+        return digits_of(self.started_ns, self.span) if root is None else root.trace_id
 
     @property
     def span_id(self) -> str:
         """16 hex digits: the low 8 bytes of the id."""
-        return f"{1 << 63 | self.span:016x}"
+        return span_of(self.span)
 
     @property
     def started_ns(self) -> int:
@@ -329,10 +334,6 @@ class NoCall(Call):
         return ""
 
     @property
-    def trace_digits(self) -> str:
-        return ""
-
-    @property
     def trace_id(self) -> str:
         return ""
 
@@ -356,9 +357,7 @@ def new_call(
     call.name = name
     call.fields = fields
     call.extra = extra
-    call.units = None
-    call.end_ns = 0
-    call._token = None  # its own module's constructor
+    call.units = call.later = None
     return call
 
 

@@ -4,7 +4,6 @@ nowhere.
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING
 
 from callmeter.sdk.containment import logger
@@ -36,6 +35,8 @@ def find_url(settings: Settings) -> str | None:
 
 def local_collector_answers(port: int, host: str = LOCAL_HOST) -> bool:
     """Whether ``GET /healthz`` is answered with 200 within ``PROBE_S``."""
+    import socket
+
     try:
         with socket.create_connection((host, port), PROBE_S) as connection:
             connection.settimeout(PROBE_S)

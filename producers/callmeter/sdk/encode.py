@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from callmeter.schema.envelope import MAX_BYTES
+from callmeter.sdk.callids import digits_of, span_of, uuid_of
 from callmeter.sdk.scrub import REDACTED, cut_text, cut_texts, redact, valid_unicode
 
 if TYPE_CHECKING:
@@ -22,19 +23,29 @@ MAX_UNITS = 2**40
 MAX_DURATION_US = 2**44
 MAX_USAGE_UNITS = 64
 
-#: Attributes that are fields of their own in ``call_begin`` and ``call_end``.
-_BEGIN_FIELDS = ("provider", "model", "operation", "phase", "program", "node", "user", "session")
-_END_FIELDS = (
-    *_BEGIN_FIELDS,
-    "response_model",
-    "service_tier",
-    "finish_reason",
-    "error_type",
-    "status",
-)
-_TEXT_FIELDS = frozenset(_END_FIELDS)
-_END_ONLY = frozenset(_END_FIELDS) - frozenset(_BEGIN_FIELDS)
 _NUMBER_FIELDS = {"http_status": (0, 999), "attempts": (1, 1_000_000)}
+_BEGIN, _END, _NUMBER = "begin", "end", "number"
+#: Attributes that are fields of their own: in both events, in ``call_end`` only, and numbers there.
+_HOMES = {
+    **dict.fromkeys(
+        (
+            "name",
+            "provider",
+            "model",
+            "operation",
+            "phase",
+            "program",
+            "node",
+            "user",
+            "session",
+        ),
+        _BEGIN,
+    ),
+    **dict.fromkeys(
+        ("response_model", "service_tier", "finish_reason", "error_type", "status"), _END
+    ),
+    **dict.fromkeys(_NUMBER_FIELDS, _NUMBER),
+}
 
 #: Operations whose calls are model calls: those of ``callmeter.schema.events``, which the SDK does
 #: not import (msgspec); a test holds them equal.
@@ -72,7 +83,7 @@ class Encoder:
         """The ``call_begin`` of a call that is still open."""
         event = self._call(call, "call_begin")
         event["ts_us"] = event["started_us"]
-        self._fields(event, dict(call.fields), ended=False)
+        self._fields(event, _said(call), ended=False)
         extra = call.extra
         if extra is not None:
             if "estimate_pico" in extra:
@@ -87,7 +98,7 @@ class Encoder:
         event["ts_us"] = event["started_us"] + latency_us
         event["latency_us"] = min(MAX_DURATION_US, latency_us)
         event["status"] = "ok"
-        self._fields(event, call.fields, ended=True)
+        self._fields(event, call.fields if call.later is None else _said(call), ended=True)
         units = call.units
         if units is not None:
             event["usage"] = _usage(units)
@@ -99,22 +110,21 @@ class Encoder:
     def _call(self, call: Call, kind: str) -> dict[str, Any]:
         """What begin and end share, in the order of the record type."""
         labels = call.labels
-        started_ns = call.started_ns
-        digits = call.trace_digits
+        wall_ns, mono_ns = call.anchor
+        started_ns = wall_ns + call.start_ns - mono_ns  # Call.started_ns, without the property
+        digits = digits_of(started_ns, call.span)
         root = call.root
         event: dict[str, Any] = {
             "kind": kind,
             "ts_us": 0,
-            "call_id": f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}",
+            "call_id": uuid_of(digits),
             "trace_id": digits if root is None else root.trace_id,
             "started_us": started_ns // 1000,
             "operation": "chat",
         }
         parent = call.parent
         if parent is not None:
-            event["parent_span_id"] = (
-                parent if isinstance(parent, str) else f"{1 << 63 | parent:016x}"
-            )
+            event["parent_span_id"] = parent if isinstance(parent, str) else span_of(parent)
         if call.name:
             event["name"] = _dim(event, "name", call.name)
         if labels.phase:
@@ -131,24 +141,22 @@ class Encoder:
 
     def _fields(self, event: dict[str, Any], fields: Mapping[str, Any], *, ended: bool) -> None:
         attributes: dict[str, str] = {}
-        hidden = self._redact
+        hidden, home_of = self._redact, _HOMES.get
         for key, value in fields.items():
             if value is None:
                 continue
+            home = home_of(key)
             if hidden and key.lower() in hidden:
                 attributes[key] = REDACTED
-            elif key in _TEXT_FIELDS:
-                if ended or key not in _END_ONLY:
-                    text = value if type(value) is str else str(value)
-                    event[key] = text if len(text) <= MAX_DIM_CHARS else _dim(event, key, text)
-            elif key in _NUMBER_FIELDS:
+            elif home is None:
+                attributes[key] = value if type(value) is str else self._text(value)
+            elif home is _NUMBER:
                 low, high = _NUMBER_FIELDS[key]
                 if ended and isinstance(value, int) and low <= value <= high:
                     event[key] = int(value)
-            elif type(value) is str:
-                attributes[key] = value
-            else:
-                attributes[key] = self._text(value)
+            elif ended or home is _BEGIN:
+                text = value if type(value) is str else str(value)
+                event[key] = text if len(text) <= MAX_DIM_CHARS else _dim(event, key, text)
         if attributes:
             event["attributes"] = attributes
         if not event["operation"]:
@@ -243,6 +251,12 @@ class Encoder:
         except TypeError:  # a lone surrogate, an integer beyond 64 bits
             line = orjson.dumps(valid_unicode(event), default=str)
         return line if len(line) <= MAX_LINE_BYTES else _cut_down(event)
+
+
+def _said(call: Call) -> dict[str, Any]:
+    """All that was said of a call; copied at once, since an open one may still be told more."""
+    later = call.later
+    return dict(call.fields) if later is None else {**call.fields, **later}
 
 
 def _cut_down(event: dict[str, Any]) -> bytes:

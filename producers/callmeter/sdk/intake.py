@@ -58,6 +58,7 @@ class Intake:
         "bits",
         "closed",
         "drop_newest",
+        "keeps_all",
         "limit",
         "lock",
         "mono",
@@ -88,6 +89,7 @@ class Intake:
             self.mono = lambda: round(clock.monotonic_s() * 1e9)
             self.wall = lambda: clock.now_us() * 1000
         self.anchor: Anchor = (self.wall(), self.mono())
+        self.keeps_all = settings.sample_rate >= 1.0
         self.sample_rate = settings.sample_rate
         self.record_inputs = settings.record_inputs
         self.record_outputs = settings.record_outputs
@@ -139,6 +141,18 @@ class Intake:
             self.wake.set()
         except Exception as exc:  # noqa: BLE001  # a host's call must not fail for our queue's sake
             CONTAINMENT.caught("the queue", exc)
+
+    def wake_now(self) -> None:
+        """There is work before the first event: start or wake the shipper."""
+        if self.on_first is not None:
+            start, self.on_first = self.on_first, None
+            self.alarm = min(self.wake_level, self.limit)
+            start()
+        self.wake.set()
+
+    def keeps(self) -> bool:
+        """Whether a trace that begins now is recorded."""
+        return self.bits(32) < self.sample_rate * 2**32
 
     def refuse(self) -> None:
         """An event came after ``close``: a counted no-op, an error under test."""

@@ -40,7 +40,8 @@ class Weigher:
         if type(item) is tuple:
             size = TUPLE_BYTES + line_bytes
         else:
-            size = CALL_BYTES + FIELD_BYTES * len(item.fields) + line_bytes
+            fields = len(item.fields) + (0 if item.later is None else len(item.later) + 4)
+            size = CALL_BYTES + FIELD_BYTES * fields + line_bytes
         mean = self._mean
         self._mean = mean + (size - mean) * (RISE if size > mean else FALL)
 
@@ -57,9 +58,8 @@ def newest_bytes(queue: deque[Any]) -> float:
         if type(item) is tuple:
             total += TUPLE_BYTES + _texts(item)
         else:
-            extra = item.extra
-            total += CALL_BYTES + FIELD_BYTES * len(item.fields) + _texts(item.fields)
-            total += _texts(extra) if extra is not None else 0
+            total += CALL_BYTES + FIELD_BYTES * len(item.fields)
+            total += _texts(item.fields) + _texts(item.later) + _texts(item.extra)
     return total / seen if seen else 0.0
 
 

@@ -48,7 +48,7 @@ def test_the_estimate_is_near_the_truth(emit) -> None:
         clock=ManualClock(),
         threaded=False,
     )
-    emit(client, 200)  # the estimate is learnt from what was seen
+    emit(client, 2_000)  # the estimate is learnt from what was seen
     client.flush(0.0)
     gc.collect()
     tracemalloc.start()
