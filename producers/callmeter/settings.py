@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
@@ -63,7 +62,27 @@ class Settings:
     spool_dir: str | None = _setting(
         None, "Directory that keeps envelopes while the backend is away, over restarts too."
     )
-    durable: bool = _setting(False, "Write every envelope to the spool before it is sent.")
+    durable: bool = _setting(
+        False,
+        "Write every envelope to the spool before it is sent: what was accepted `sync_interval_s` "
+        "before the process dies is delivered by the next. The spool is `.callmeter/spool` if "
+        "`spool_dir` names none.",
+    )
+    spool_max_bytes: int = _setting(
+        2**30,
+        "Disk for the spool of one process, what dead ones left included. Beyond it `drop` says "
+        "what goes.",
+        least=2**20,
+        shown="1 GiB",
+    )
+    sync_interval_s: float = _setting(
+        0.1,
+        "With `durable`: how long an accepted event may be in memory alone. It is in the spool's "
+        "file within half of it and on the disk itself within all of it, as long as the process "
+        "can keep up.",
+        least=0.005,
+        most=60,
+    )
     max_queue_bytes: int = _setting(
         64 * 2**20,
         "Memory for everything that is not yet acknowledged: queued events and sealed envelopes.",
@@ -171,6 +190,8 @@ def read_config_file(environ: Mapping[str, str]) -> Mapping[str, Any]:
         return {}
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{path}: cannot be read: {exc}") from None
+    import tomllib  # few programs have the file: 3 ms of every start otherwise
+
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:

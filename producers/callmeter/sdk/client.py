@@ -62,14 +62,16 @@ class Client:
             self.url = find_url(self.settings)
             transport = None if self.url is None else connect(self.url, self.settings)
         if transport is not None:
-            self._open(transport)
+            shipper = self._open(transport)
             lifecycle.watch(self)
+            shipper.recover()
 
-    def _open(self, transport: Transport) -> None:
+    def _open(self, transport: Transport) -> Shipper:
         intake = Intake(self.settings, self._clock)
-        self._shipper = Shipper(intake, transport, self.settings, self._clock)
-        intake.on_first = self._shipper.start if self._threaded else (lambda: None)
+        shipper = self._shipper = Shipper(intake, transport, self.settings, self._clock)
+        intake.on_first = shipper.start if self._threaded else (lambda: None)
         self.intake = intake
+        return shipper
 
     def after_fork(self) -> object:
         """In a forked child: a new source with an empty queue. Returns what the parent owns.
@@ -77,6 +79,8 @@ class Client:
         A client with a transport of its own, not a URL, cannot open another and becomes a no-op.
         """
         inherited = (self._shipper, self.intake)
+        if self._shipper is not None:
+            self._shipper.forked()
         if self.intake is not None:
             self.intake.disown()
             self.intake = self._shipper = None
@@ -217,8 +221,8 @@ class Client:
             }
             if isinstance(call, Call) and call is not NO_CALL:
                 for key in ("provider", "model", "operation", "user", "session"):
-                    if key in call.fields:
-                        event.setdefault(key, str(call.fields[key]))
+                    if (value := call.attribute(key)) is not None:
+                        event.setdefault(key, str(value))
                 event.setdefault("operation", "chat")
                 if started is None:
                     event["started_us"] = call.started_ns // 1000

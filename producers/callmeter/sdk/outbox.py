@@ -67,8 +67,6 @@ class Spool(Protocol):
 
     def close(self) -> None: ...
 
-    def forked(self) -> None: ...
-
 
 class _Lane(Enum):
     """What one attempt to send came to."""
@@ -237,11 +235,6 @@ class Outbox:
         self._count_losses()
         if self._spool is not None:
             self._spool.close()
-
-    def forked(self) -> None:
-        """In a forked child: what is on disk is the parent's."""
-        if self._spool is not None:
-            self._spool.forked()
 
     # -- one envelope ----------------------------------------------------------------------------
 

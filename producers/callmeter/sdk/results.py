@@ -32,7 +32,9 @@ class Stats:
     ``accepted == delivered + pending + sum(dropped.values())``. ``queued`` of the pending events
     are not in an envelope yet. ``bytes`` is the memory estimated for all that is pending.
     ``sampled_out`` were never accepted; ``open_calls`` have begun and not ended; ``contained``
-    counts errors of the SDK itself that the host did not see.
+    counts errors of the SDK itself that the host did not see. ``recovered`` and
+    ``recovered_dropped`` are events that dead processes left in the spool and that this one
+    delivered or dropped; they are in no other figure.
     """
 
     source: str
@@ -48,4 +50,6 @@ class Stats:
     open_calls: int = 0
     sampled_out: int = 0
     contained: int = 0
+    recovered: int = 0
+    recovered_dropped: Mapping[str, int] = field(default_factory=dict)
     error: str | None = None

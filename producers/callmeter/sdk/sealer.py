@@ -21,11 +21,17 @@ if TYPE_CHECKING:
 
 #: The longest header there can be, with room to spare.
 HEADER_ROOM = 8 * 1024
+#: Of the sync interval an event may spend this part in the queue and this part as a line; the rest
+#: is left for a thread that is late.
+JOURNAL_SHARE = 4
+_MAX_LINES_BYTES = MAX_BYTES - HEADER_ROOM
 SDK_NAME = f"callmeter-python/{__version__}"
 
 
 class Sealer:
-    """Collects lines and seals them. ``drops`` tells all drops so far, for the header."""
+    """Collects lines and seals them. ``unnumbered`` and ``given_up`` tell all drops so far, for the
+    header.
+    """
 
     def __init__(
         self,
@@ -44,6 +50,10 @@ class Sealer:
         self._given_up = given_up
         self._out = out
         self._max_events = min(settings.max_batch_events, MAX_EVENTS)
+        self._delay_s = settings.flush_delay_s
+        if settings.durable:
+            # What is not in an envelope is not on disk.
+            self._delay_s = min(self._delay_s, settings.sync_interval_s / JOURNAL_SHARE)
         self._lines: list[bytes] = []
         self._since_s = 0.0
         #: Bytes of the lines that wait.
@@ -59,20 +69,22 @@ class Sealer:
 
     def add(self, line: bytes) -> None:
         """Take a line; a full envelope is sealed."""
-        if self.bytes + len(line) + 1 > MAX_BYTES - HEADER_ROOM:
+        size = len(line) + 1
+        if self.bytes + size > _MAX_LINES_BYTES:
             self.seal()
-        if not self._lines:
+        lines = self._lines
+        if not lines:
             self._since_s = self._clock.monotonic_s()
-        self._lines.append(line)
-        self.bytes += len(line) + 1
-        if len(self._lines) >= self._max_events:
+        lines.append(line)
+        self.bytes += size
+        if len(lines) >= self._max_events:
             self.seal()
 
     def due_s(self) -> float:
         """Seconds until the oldest line has waited for the flush delay; infinite without lines."""
         if not self._lines:
             return float("inf")
-        return self._since_s + self._settings.flush_delay_s - self._clock.monotonic_s()
+        return self._since_s + self._delay_s - self._clock.monotonic_s()
 
     def seal(self, *, last: bool = False) -> None:
         """Give the waiting lines a seq and hand the envelope on; nothing without lines."""

@@ -13,8 +13,6 @@ import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING
 
-import orjson
-
 from callmeter.clock import Clock
 from callmeter.ids import uuid7
 from callmeter.schema.reasons import DropReason
@@ -22,27 +20,25 @@ from callmeter.sdk import lifecycle
 from callmeter.sdk.containment import CONTAINMENT, Complaints
 from callmeter.sdk.encode import Encoder, TooLargeError
 from callmeter.sdk.intake import Intake, Wake
-from callmeter.sdk.outbox import Outbox, Spool
+from callmeter.sdk.open_calls import OpenCalls
+from callmeter.sdk.outbox import Outbox
 from callmeter.sdk.results import Stats
-from callmeter.sdk.sealer import Sealer
+from callmeter.sdk.sealer import JOURNAL_SHARE, Sealer
+from callmeter.sdk.spool import open_spool
 from callmeter.sdk.weight import Weigher
 from callmeter.transports.protocol import Delivery, Transport
 
 if TYPE_CHECKING:
-    from callmeter.sdk.call import Call
     from callmeter.settings import Settings
 
 #: Events turned into lines before the transport is looked after again.
 DRAIN_SLICE = 2_000
+#: One event in so many is weighed.
+WEIGH_EVERY = 4
 #: How often the transport is polled while something is in flight.
 POLL_S = 0.02
 #: How long the thread may sleep when nothing happens.
 IDLE_S = 0.25
-#: A call still open after so long is announced with ``call_begin``, if the flush delay is longer.
-BEGIN_AFTER_S = 0.25
-OPEN_LONG_S = 30.0
-#: Ids of long open calls in one heartbeat; the count covers the others.
-MAX_OPEN_LONG = 1_000
 #: Share of the memory that sealed envelopes may fill; the rest stays for the queue.
 ENVELOPE_SHARE = 0.75
 
@@ -68,8 +64,6 @@ class Shipper:
         transport: Transport,
         settings: Settings,
         clock: Clock,
-        *,
-        spool: Spool | None = None,
     ) -> None:
         self._intake = intake
         self._transport = transport
@@ -79,13 +73,17 @@ class Shipper:
         self._weigher = Weigher()
         self._envelope_bytes = int(settings.max_queue_bytes * ENVELOPE_SHARE)
         self.source = uuid7(clock.now_us() // 1000)
+        self._idle_s = IDLE_S
+        if settings.durable:
+            self._idle_s = min(IDLE_S, settings.sync_interval_s / JOURNAL_SHARE)
+        self._spool = open_spool(settings, self.source, clock.now_us)
         self._outbox = Outbox(
             transport,
             self.source,
             monotonic_s=clock.monotonic_s,
             rng=random.Random(os.urandom(8)),
             max_flying_bytes=settings.max_queue_bytes // 2,
-            spool=spool,
+            spool=self._spool,
             durable=settings.durable,
         )
         self._sealer = Sealer(
@@ -99,7 +97,7 @@ class Shipper:
         self._complaints = Complaints(clock.monotonic_s)
         self._taken = 0  # events taken out of the queue, or made here
         self._dropped: Counter[DropReason] = Counter()
-        self._begun: dict[Call, None] = {}
+        self._open_calls = OpenCalls(intake, clock, settings.flush_delay_s)
         self._next_beat_s = clock.monotonic_s() + settings.heartbeat_s
         self._requests: deque[FlushRequest] = deque()
         self._turn = threading.Lock()
@@ -107,6 +105,7 @@ class Shipper:
         self._opened = False
         self._stopping = False
         self._told_drops = 0
+        self._told_gone = 0
 
     def start(self) -> None:
         """Start the thread. Called once, by whoever appends the first event."""
@@ -114,6 +113,18 @@ class Shipper:
             lifecycle.at_process_end()
             self._thread = threading.Thread(target=self._run, name="callmeter", daemon=True)
             self._thread.start()
+
+    def recover(self) -> None:
+        """Take over what dead processes left in the spool, and begin at once if there is any."""
+        if self._spool is not None:
+            self._spool.adopt()
+            if self._spool.backlog():
+                self._intake.wake_now()
+
+    def forked(self) -> None:
+        """In a forked child: this shipper and what it keeps on disk are the parent's."""
+        if self._spool is not None:
+            self._spool.forked()
 
     def _run(self) -> None:
         while not self._stopping:
@@ -156,7 +167,7 @@ class Shipper:
                 return
 
     def _pause_s(self) -> float:
-        pause_s = min(IDLE_S, max(0.0, self._sealer.due_s()))
+        pause_s = min(self._idle_s, max(0.0, self._sealer.due_s()))
         if self._intake.open:
             pause_s = min(pause_s, self._settings.flush_delay_s or POLL_S)
         if self._outbox.in_flight():
@@ -174,7 +185,8 @@ class Shipper:
         """Turn up to ``most`` queued events into lines; how many there were."""
         if self._outbox.bytes >= self._envelope_bytes and self._settings.drop == "newest":
             return 0  # what waits keeps its place; new events are refused at the queue
-        queue, line_of, saw = self._intake.queue, self._encoder.line, self._weigher.saw
+        queue, line_of = self._intake.queue, self._encoder.line
+        saw, add = self._weigher.saw, self._sealer.add
         for count in range(most):
             try:
                 item = queue.popleft()
@@ -188,8 +200,9 @@ class Shipper:
             except Exception as exc:  # noqa: BLE001  # any object may hide in an attribute
                 self._not_encoded(exc)
             else:
-                saw(item, len(line))
-                self._sealer.add(line)
+                if not count % WEIGH_EVERY:
+                    saw(item, len(line))
+                add(line)
         return most
 
     def _not_encoded(self, exc: Exception) -> None:
@@ -202,26 +215,12 @@ class Shipper:
         It always comes before the call's end: a call that is in ``open`` now is not in the queue
         yet, and the queue is drained after this.
         """
-        intake = self._intake
-        if not intake.open:
-            self._begun.clear()
-            return
-        now_ns = intake.mono()
-        before_ns = now_ns - int(min(self._settings.flush_delay_s, BEGIN_AFTER_S) * 1e9)
-        still: dict[Call, None] = {}
-        for call in list(intake.open):
-            # A call is in ``open`` a moment before its clock is read.
-            if call not in self._begun and getattr(call, "start_ns", now_ns + 1) > before_ns:
-                continue
-            still[call] = None
-            if call in self._begun:
-                continue
+        for call in self._open_calls.unannounced():
             self._taken += 1
             try:
                 self._sealer.add(self._encoder.begin_line(call))
             except Exception as exc:  # noqa: BLE001  # as for every event
                 self._not_encoded(exc)
-        self._begun = still
 
     def _beat(self) -> None:
         """A heartbeat now and then, once there is something to say."""
@@ -232,17 +231,8 @@ class Shipper:
                 self._add_heartbeat()
 
     def _add_heartbeat(self) -> None:
-        calls = list(self._intake.open)
-        long_ns = self._intake.mono() - int(OPEN_LONG_S * 1e9)
-        long = [c.id for c in calls if getattr(c, "start_ns", long_ns + 1) <= long_ns]
-        event = {
-            "kind": "heartbeat",
-            "ts_us": self._clock.now_us(),
-            "open": len(calls),
-            "open_long": long[:MAX_OPEN_LONG],
-        }
         self._taken += 1
-        self._sealer.add(orjson.dumps(event))
+        self._sealer.add(self._open_calls.heartbeat())
 
     # -- counters and memory ---------------------------------------------------------------------
 
@@ -265,6 +255,7 @@ class Shipper:
         unnumbered = self._unnumbered_drops()
         dropped = unnumbered + outbox.dropped
         pending = queued + len(self._sealer) + outbox.pending()
+        recovered, recovered_dropped = outbox.recovered()
         return Stats(
             source=self.source,
             accepted=outbox.delivered + pending + dropped.total(),
@@ -279,6 +270,8 @@ class Shipper:
             open_calls=len(intake.open),
             sampled_out=intake.sampled_out,
             contained=CONTAINMENT.contained,
+            recovered=recovered,
+            recovered_dropped={r.value: n for r, n in sorted(recovered_dropped.items())},
             error=outbox.error,
         )
 
@@ -290,6 +283,13 @@ class Shipper:
             what = ", ".join(f"{n} {reason.value}" for reason, n in sorted(dropped.items()))
             why = f"; last error: {self._outbox.error}" if self._outbox.error else ""
             self._complaints.warn(f"events were dropped: {what}{why}")
+        elif (gone := self._outbox.recovered()[1]).total() > self._told_gone:
+            self._told_gone = gone.total()
+            what = ", ".join(f"{n} {reason.value}" for reason, n in sorted(gone.items()))
+            self._complaints.warn(f"events that an earlier process left were dropped: {what}")
+        elif self._spool is not None and self._spool.error:
+            self._complaints.warn(f"the spool keeps nothing for now: {self._spool.error}")
+            self._spool.error = None
         elif self._outbox.away():
             self._complaints.warn(f"not delivered yet, trying again: {self._outbox.error}")
 
@@ -300,7 +300,7 @@ class Shipper:
 
         Any thread may call it, signal handlers too: it waits on a lock of its own and holds none.
         """
-        if not self._opened and not self._intake.queue:
+        if not self._opened and not self._intake.queue and not self._outbox.backlog():
             return 0  # nothing was ever accepted: no transport is opened for that
         request = FlushRequest(last=last)
         self._requests.append(request)
@@ -367,6 +367,9 @@ class Shipper:
                 self._transport.close(max(0.0, deadline_s - time.monotonic()))
             self._outbox.settle()
             self._intake.open.clear()
+            if self._spool is not None:
+                self._drain(len(self._intake.queue))
+                self._sealer.seal()
             self._outbox.abandon(DropReason.SHUTDOWN)
             self._dropped[DropReason.SHUTDOWN] += self._sealer.discard() + self._discard_queue()
             self._complain()
