@@ -41,7 +41,7 @@ class Deployment:
 
     def placeholders(self) -> Mapping[str, str]:
         """``CL``, ``R`` and ``D`` as text."""
-        window = self.dedup_window or (20_000 if self.replicated else 1_000)
+        window = self.dedup_window or (20_000 if self.replicated else 10_000)
         dedup = (
             f"replicated_deduplication_window = {window}, "
             f"replicated_deduplication_window_seconds = {REPLICATED_WINDOW_SECONDS}"

@@ -16,7 +16,7 @@ DROP TABLE IF EXISTS `b;c`;
 
 def test_statements_are_split_at_semicolons_outside_quotes_and_comments() -> None:
     first, second = SqlFile(1, "x", TEXT).statements(Deployment())
-    assert first.endswith("SETTINGS non_replicated_deduplication_window = 1000")
+    assert first.endswith("SETTINGS non_replicated_deduplication_window = 10000")
     assert "';--x''y\\';'" in first
     assert "comment" not in first
     assert second == "DROP TABLE IF EXISTS `b;c`"
