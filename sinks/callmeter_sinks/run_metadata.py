@@ -58,7 +58,7 @@ def run_calls(store: Store, tag: str, run_id: str, *, project: str | None = None
         f"attributes FROM calls WHERE {where} ORDER BY started_at, partition, origin, idx",
         binding.values,
     )
-    calls = [RunCall(*known, _pico(cost), said) for *known, cost, said in answer.rows]
+    calls = [RunCall(*(*known, _pico(cost), said)) for *known, cost, said in answer.rows]
     corrections = dict(
         store.query(
             "SELECT toString(call_id), sum(cost) FROM costs "

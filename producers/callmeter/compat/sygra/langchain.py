@@ -8,7 +8,7 @@ from uuid import UUID
 from callmeter.compat.sygra.collector import get_metadata_collector
 from callmeter.compat.sygra.records import OK, RAISED
 from callmeter.compat.sygra.requests import LiveRequest
-from callmeter.compat.sygra.tokens import token_counts
+from callmeter.compat.sygra.tokens import counts_and_units
 from callmeter.errors import MissingExtraError
 from callmeter.sdk.usage.fields import get, text
 
@@ -56,10 +56,10 @@ class MetadataTrackingCallback(AsyncCallbackHandler):
         if request is None:
             if not get_metadata_collector().is_enabled():
                 return
-            request = LiveRequest(self.model_name, None).begin()
+            request = LiveRequest(self.model_name, {}).begin()
         told = text(get(response, "llm_output", "model_name"))
         unnamed = self.model_name == _UNKNOWN
-        request.end(OK, token_counts(response), label=told if unnamed else None)
+        request.end(OK, counts_and_units(response), label=told if unnamed else None)
 
     async def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """It has failed: code 999."""
@@ -67,7 +67,7 @@ class MetadataTrackingCallback(AsyncCallbackHandler):
         if request is None:
             if not get_metadata_collector().is_enabled():
                 return
-            request = LiveRequest(self.model_name, None).begin()
+            request = LiveRequest(self.model_name, {}).begin()
         request.end(RAISED, None, error)
 
     def _begin(self, run_id: UUID, said: dict[str, Any]) -> None:

@@ -30,30 +30,34 @@ class Model(NamedTuple):
     name: str
 
 
-def model_identity(label: str, config: Mapping[str, Any] | None) -> tuple[Identity, Model]:
-    """Type, address and parameters out of a model's configuration, without secrets."""
-    said = config if isinstance(config, Mapping) else {}
-    model_type = str(said.get("type") or said.get("model_type") or "unknown")
-    url = said.get("url") or said.get("model_url") or said.get("base_url")
-    given = said.get("parameters")
+def model_of(label: str, config: Mapping[str, Any]) -> Model:
+    """Who sells a model under which name: that of its configuration, else its label."""
+    name = config.get("model")
+    return Model(provider_of(_type(config)), name if isinstance(name, str) else label)
+
+
+def identify(run: RunState, label: str, config: Mapping[str, Any]) -> Identity | None:
+    """What the model is, without secrets, on its first request in the run; later None."""
+    if label in run.totals.models:
+        return None
+    url = config.get("url") or config.get("model_url") or config.get("base_url")
+    given = config.get("parameters")
     parameters = dict(given) if isinstance(given, Mapping) else {}
-    if "api_version" in said:
-        parameters.setdefault("api_version", said["api_version"])
+    if "api_version" in config:
+        parameters.setdefault("api_version", config["api_version"])
     client = api.default_client()
     hidden = _SECRETS if client is None else _SECRETS.union(client.settings.redact_keys)
     identity = Identity(
-        model_type,
+        _type(config),
         scrub_url(url) if isinstance(url, str) else None,
         redact(freeze(parameters), hidden),
     )
-    name = said.get("model")
-    return identity, Model(provider_of(model_type), name if isinstance(name, str) else label)
-
-
-def identify(run: RunState, label: str, identity: Identity) -> Identity | None:
-    """The identity if this is the model's first request in the run, else None."""
     with run.lock:
         return identity if run.totals.identify(label, identity) else None
+
+
+def _type(config: Mapping[str, Any]) -> str:
+    return str(config.get("type") or config.get("model_type") or "unknown")
 
 
 def take_request(
@@ -83,8 +87,9 @@ def record_request(
     node_name: str | None,
 ) -> None:
     """Take and hand on a request that was timed elsewhere and has just ended."""
-    identity, model = model_identity(request.model, config)
-    fresh = identify(run, request.model, identity)
+    said = config if isinstance(config, Mapping) else {}
+    model = model_of(request.model, said)
+    fresh = identify(run, request.model, said)
     node = NODE.get()
     ended_us = time.time_ns() // 1000
     began_us = max(0, ended_us - request.latency_us)

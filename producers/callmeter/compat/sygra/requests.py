@@ -7,7 +7,6 @@ import inspect
 import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import replace
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
@@ -17,13 +16,13 @@ from callmeter.compat.sygra.recording import (
     NODE,
     elapsed_us,
     identify,
-    model_identity,
+    model_of,
     take_request,
     task_of,
 )
 from callmeter.compat.sygra.records import NO_TOKENS, OK, RAISED, Request, Tokens
 from callmeter.compat.sygra.slot import Box
-from callmeter.compat.sygra.tokens import token_counts
+from callmeter.compat.sygra.tokens import UNITS, counts_and_units
 from callmeter.sdk import api
 from callmeter.sdk.call import NO_CALL, Call
 from callmeter.sdk.containment import CONTAINMENT
@@ -78,12 +77,11 @@ def track_model_request(func: Callable[P, R]) -> Callable[P, R]:
 class LiveRequest:
     """A request that is under way. Its own troubles never reach the caller."""
 
-    def __init__(
-        self, label: str, config: Mapping[str, Any] | None, *, retry: bool = False
-    ) -> None:
+    def __init__(self, label: str, config: Mapping[str, Any], *, retry: bool = False) -> None:
         self.label = label
+        self._config = config
         self._run = state.current()
-        self._identity, self._model = model_identity(label, config)
+        self._model = model_of(label, config)
         self._retry = retry
         self._node = NODE.get()
         self._began_us = time.time_ns() // 1000
@@ -125,19 +123,10 @@ class LiveRequest:
             self.label = label
             self._model = self._model._replace(name=label)
             self._call.set(model=label)
-        usage, tokens = None, NO_TOKENS
-        if counts is not None:
-            prompt, completion = (
-                _count(counts, "prompt_tokens"),
-                _count(counts, "completion_tokens"),
-            )
-            tokens = Tokens(
-                prompt, completion, _count(counts, "total_tokens") or prompt + completion
-            )
-            usage = {"input": prompt, "output": completion}
-        request = Request(self.label, 0, code, self._retry, tokens)
+        usage, tokens = _read(counts)
         call, node = self._call, self._node
-        fresh = identify(self._run, self.label, self._identity)
+        request = Request(self.label, 0, code, self._retry, tokens)
+        fresh = identify(self._run, self.label, self._config)
         call.set(**wire.request_attributes(request, fresh, None if node is None else node.span))
         if usage is not None:
             call.usage(**usage)
@@ -147,12 +136,22 @@ class LiveRequest:
         took_us = elapsed_us(call, self._start_ns)
         take_request(
             self._run,
-            replace(request, latency_us=took_us),
+            Request(self.label, took_us, code, self._retry, tokens),
             self._model,
             usage=usage,
             began_us=self._began_us,
             node=node,
         )
+
+
+def _read(counts: Mapping[str, Any] | None) -> tuple[Mapping[str, int] | None, Tokens]:
+    """Usage as the meter takes it (None is unknown), and tokens as the document shows them."""
+    if counts is None:
+        return None, NO_TOKENS
+    prompt, completion = _count(counts, "prompt_tokens"), _count(counts, "completion_tokens")
+    total = _count(counts, "total_tokens") or prompt + completion
+    units = counts.get(UNITS) or {"input": prompt, "output": completion}
+    return units, Tokens(prompt, completion, total)
 
 
 class _Tracked:
@@ -197,7 +196,7 @@ class _Tracked:
             said = None if self._box is None else self._box.close()
             counts: Mapping[str, Any] | None = None
             if exc is None:
-                counts = said if isinstance(said, Mapping) else token_counts(self._answer)
+                counts = said if isinstance(said, Mapping) else counts_and_units(self._answer)
             code = self._code if exc is None else RAISED
             if self._request is not None:
                 self._request.end(code, counts, exc)

@@ -99,7 +99,7 @@ def begin(state: RunState) -> None:
 def leave(state: RunState) -> None:
     """A run's block is over; its data stay readable until another begins, if it was the last."""
     with _current.lock:
-        _current.runs = [each for each in _current.runs if each is not state] or [state]
+        _current.runs = [each for each in _current.runs if each is not state]
         if len(_current.runs) == 1:
             _current.runs = [state]
 

@@ -320,3 +320,12 @@ def test_a_name_that_raises_does_not_reach_the_caller(collector):
     with raising(False):
         assert Odd().ask() == ("answer", 200)
     assert models(collector)["unknown"]["performance"]["total_requests"] == 1
+
+
+def test_cached_tokens_are_priced_as_such(collector, captured, model):
+    usage = {**tokens(1000, 0), "prompt_tokens_details": {"cached_tokens": 1000}}
+    model.answers = [({"usage": usage}, 200)]
+    model.ask("question")
+    assert captured.calls[0]["usage"] == {"input": 1000, "output": 0, "cache_read": 1000}
+    cost = models(collector)["gpt-4o-mini"]["cost"]["total_cost_usd"]
+    assert cost == 0.000075  # half of what fresh ones cost
