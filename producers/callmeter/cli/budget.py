@@ -11,10 +11,11 @@ import click
 import msgspec
 
 from callmeter.cli import budgetspec as spec
-from callmeter.cli import options
+from callmeter.cli import options, target
 from callmeter.cli.budgetlog import BudgetLog
 from callmeter.cli.budgettable import definition_rows, print_rows, status_rows
 from callmeter.errors import UsageError
+from callmeter.money import format_usd
 from callmeter.schema.budgets import (
     DEFAULT_THRESHOLDS,
     Budget,
@@ -186,6 +187,36 @@ def reset(name: str, directory: Path | None, kafka_url: str | None, quiet: bool)
         return msgspec.structs.replace(old, resets=old.resets + 1)
 
     _change(directory, kafka_url, name, change, "reset", quiet=quiet)
+
+
+@command.command(name="open")
+@click.argument("name")
+@options.store
+@click.option(
+    "--patience", default=60.0, show_default=True, type=click.FloatRange(0),
+    help="Seconds to wait for the meters and the store.",
+)  # fmt: skip
+@_place
+def open_balance(
+    name: str,
+    store_url: str | None,
+    patience: float,
+    directory: Path | None,
+    kafka_url: str | None,
+    quiet: bool,
+) -> None:
+    """Bring in what was spent in the current window before the budget was set.
+
+    It is taken from the store, for each partition below the offset from which its meter counts, and
+    counted once: running it again changes nothing.
+    """
+    log = BudgetLog(directory, kafka_url)
+    budget = _known(log.definitions(), name)
+    where = None if store_url is not None else directory
+    with target.reading(where, store_url) as store:
+        pico = log.open(store, budget, patience)
+    if not quiet:
+        click.echo(f"{name} begins with {format_usd(pico)} USD")
 
 
 @command.command(name="list")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from callmeter.cli.options import DEFAULT_DIR
 from callmeter.embedded import LOG_FILE
@@ -13,6 +14,9 @@ from callmeter.log.sqlite_log import SqliteLog
 from callmeter.schema.budgets import Budget
 from callmeter.schema.status import BudgetStatus, decode_status
 from callmeter.schema.topics import BUDGET_STATUS, BUDGETS
+
+if TYPE_CHECKING:
+    from callmeter_sinks.clickhouse.store import Store
 
 _AT_ONCE = 8
 
@@ -57,6 +61,18 @@ class BudgetLog:
             tables = asyncio.run(_read_statuses(self._kafka_url))
         found = [decode_status(value) for table in tables for value in table.values()]
         return sorted(found, key=lambda status: (status.budget, status.entity))
+
+    def open(self, store: Store, budget: Budget, patience_s: float) -> int:
+        """Bring in what the budget had spent before; see ``open_budget``."""
+        from callmeter.cli.budgetopen import kafka_opener, open_budget, sqlite_opener
+
+        if self._kafka_url is None:
+            with self._sqlite() as log:
+                return open_budget(sqlite_opener(log), store, budget, patience_s)
+        from callmeter.log.kafka_settings import KafkaSettings
+
+        opener = kafka_opener(KafkaSettings.from_url(self._kafka_url))
+        return open_budget(opener, store, budget, patience_s)
 
     def _sqlite(self) -> SqliteLog:
         if not (self._home / LOG_FILE).exists():
