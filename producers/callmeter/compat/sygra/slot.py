@@ -17,13 +17,14 @@ NAME = "_last_request_usage"
 class Box:
     """What one request has said of its usage."""
 
-    __slots__ = ("before", "owner", "said", "slotted", "token", "usage")
+    __slots__ = ("before", "owner", "said", "token", "usage")
 
     def __init__(self, owner: Any) -> None:
         self.owner = owner
         self.usage: Any = None
         self.said = False
-        self.slotted = _install(type(owner))
+        if not _install(type(owner)) and hasattr(owner, NAME):
+            setattr(owner, NAME, None)  # the class has its own way: at least nothing stale is read
         self.before = _stored(owner)
         self.token: Token[Box | None] = _BOX.set(self)
 
@@ -80,8 +81,8 @@ def _install(kind: type) -> bool:
                 return False  # a property or a slot: the class has its own way
             default = found
             break
-    if kind is object or not hasattr(kind, "__dict__") or "__dict__" not in dir(kind):
-        return False
+    if "__dict__" not in dir(kind):
+        return False  # its objects have slots only
     try:
         setattr(kind, NAME, UsageSlot(default))
     except (AttributeError, TypeError):

@@ -286,6 +286,28 @@ def test_another_question_after_a_failure_is_no_retry(collector, model):
     assert aggregate(collector)["requests"]["total_retries"] == 0
 
 
+def test_nothing_stale_of_a_class_with_slots(collector):
+    class Slotted:
+        __slots__ = ("_last_request_usage", "answers")
+        name = "gpt-4o-mini"
+        said = {"prompt_tokens": 10, "completion_tokens": 5}  # noqa: RUF012  # the same each time
+
+        @track_model_request
+        def ask(self):
+            code = self.answers.pop(0)
+            if code == 200:
+                self._last_request_usage = self.said
+            return "answer", code
+
+    slotted = Slotted()
+    slotted.answers = [200, 429, 429, 200]
+    for _ in range(4):
+        slotted.ask()
+    block = model_block(collector)
+    assert block["token_statistics"]["total_tokens"] == 30
+    assert block["performance"]["total_retries"] == 2
+
+
 @pytest.mark.acceptance(96)
 async def test_fifty_at_once_on_one_model(collector):
     class Shared:
