@@ -109,8 +109,8 @@ ATTRIBUTES = {
 
 
 def floor() -> Sync:
-    """A tuple appended to a deque: what no Python tracer can be below."""
-    append = deque(maxlen=100_000).append  # type: ignore[var-annotated]
+    """A tuple appended to a bounded deque that is full: what no Python tracer can be below."""
+    append = deque([None] * 100_000, maxlen=100_000).append  # type: ignore[var-annotated]
 
     def call(mark: str) -> None:
         append((mark, 1, 2.0, "gpt-4o-mini", 512, 128))

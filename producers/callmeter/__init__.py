@@ -11,11 +11,14 @@ Names are loaded when they are first used, so importing the package costs next t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from callmeter._version import __version__
 
+# Type checkers know the name; typing itself would be most of the time this import takes.
+TYPE_CHECKING = False
+
 if TYPE_CHECKING:
+    from typing import Any
+
     from callmeter.errors import (
         CallmeterError,
         ConfigError,

@@ -1,7 +1,7 @@
 """One call: the object a program holds while it runs, and the queue's item once it has ended.
 
 Everything here runs on the caller's thread, so it does ids, clocks and one append; ``encode`` turns
-what was noted down into an event later (docs/decisions/0002-hot-path.md has the measurements).
+what was noted down into an event later (docs/decisions/0013-hot-path.md has the measurements).
 """
 
 from __future__ import annotations

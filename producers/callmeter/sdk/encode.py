@@ -140,21 +140,23 @@ class Encoder:
         return event
 
     def _fields(self, event: dict[str, Any], fields: Mapping[str, Any], *, ended: bool) -> None:
+        if self._redact:
+            hidden = self._redact
+            fields = {k: REDACTED if k.lower() in hidden else v for k, v in fields.items()}
         attributes: dict[str, str] = {}
-        hidden, home_of = self._redact, _HOMES.get
+        home_of, text_of = _HOMES.get, self._text
         for key, value in fields.items():
-            if value is None:
-                continue
             home = home_of(key)
-            if hidden and key.lower() in hidden:
-                attributes[key] = REDACTED
-            elif home is None:
-                attributes[key] = value if type(value) is str else self._text(value)
+            if home is None:
+                if type(value) is str:
+                    attributes[key] = value
+                elif value is not None:
+                    attributes[key] = text_of(value)
             elif home is _NUMBER:
                 low, high = _NUMBER_FIELDS[key]
                 if ended and isinstance(value, int) and low <= value <= high:
                     event[key] = int(value)
-            elif ended or home is _BEGIN:
+            elif value is not None and (ended or home is _BEGIN):
                 text = value if type(value) is str else str(value)
                 event[key] = text if len(text) <= MAX_DIM_CHARS else _dim(event, key, text)
         if attributes:
