@@ -110,11 +110,13 @@ ATTRIBUTES = {
 
 def floor() -> Sync:
     """A tuple appended to a bounded deque that is full: what no Python tracer can be below."""
-    append = deque([None] * 100_000, maxlen=100_000).append  # type: ignore[var-annotated]
+    append = deque(maxlen=100_000).append  # type: ignore[var-annotated]
 
     def call(mark: str) -> None:
         append((mark, 1, 2.0, "gpt-4o-mini", 512, 128))
 
+    for _ in range(100_000):  # full: each append also frees the oldest, as a steady state does
+        call("m")
     return call
 
 

@@ -151,6 +151,7 @@ def test_a_header_that_is_not_valid_begins_a_new_trace(captured: Capture, header
     assert "parent_span_id" not in event
 
 
+@pytest.mark.acceptance(226)
 def test_sampling_is_decided_at_the_root_and_children_follow() -> None:
     with capture(sample_rate=0.0) as captured:
         with callmeter.generation("root", model="m"), callmeter.generation("child", model="m"):
@@ -160,6 +161,7 @@ def test_sampling_is_decided_at_the_root_and_children_follow() -> None:
         assert captured.client.stats().accepted == 0
 
 
+@pytest.mark.acceptance(226)
 def test_half_of_the_traces_are_kept_and_none_is_torn() -> None:
     with capture(sample_rate=0.5) as captured:
         for _ in range(400):

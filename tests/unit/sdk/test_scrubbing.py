@@ -51,6 +51,7 @@ def test_cutting_never_breaks_a_character(text: str, limit: int, cut: str) -> No
     assert cut_text(text, limit) == cut
 
 
+@pytest.mark.acceptance(227)
 def test_redaction_at_any_depth_and_in_any_case() -> None:
     keys = ["api_key", "Authorization"]
     with capture(redact_keys=keys, record_inputs=True, record_outputs=True) as captured:
