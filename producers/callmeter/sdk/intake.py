@@ -122,7 +122,7 @@ class Intake:
         try:
             if self.on_first is not None:
                 start, self.on_first = self.on_first, None
-                self.alarm = min(self.wake_level, self.limit)
+                self.alarm = self._wake_at()
                 start()
                 if len(self.queue) < self.alarm:
                     return
@@ -146,9 +146,13 @@ class Intake:
         """There is work before the first event: start or wake the shipper."""
         if self.on_first is not None:
             start, self.on_first = self.on_first, None
-            self.alarm = min(self.wake_level, self.limit)
+            self.alarm = self._wake_at()
             start()
         self.wake.set()
+
+    def _wake_at(self) -> int:
+        """The shipper wakes for a batch, or well before the queue is full."""
+        return max(1, min(self.wake_level, self.limit // 2))
 
     def keeps(self) -> bool:
         """Whether a trace that begins now is recorded."""
@@ -169,5 +173,5 @@ class Intake:
         """The shipper is about to drain: how much may wait from now on."""
         self.room_bytes = room_bytes
         self.limit = max(LEAST_ITEMS, int(room_bytes / event_bytes))
-        self.alarm = min(self.wake_level, self.limit)
+        self.alarm = self._wake_at()
         self.anchor = (self.wall(), self.mono())

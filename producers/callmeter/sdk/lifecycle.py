@@ -5,12 +5,14 @@
   parent had queued and the calls it had open stay the parent's.
 - ``multiprocessing`` ends its children without ``atexit``; its own finalizers are used there.
 - SIGTERM, where the host left the default: deliver, then die by the signal as before. A host's own
-  handler is never replaced, and SIGINT already ends in a normal exit (``KeyboardInterrupt``).
+  handler is never replaced; a host that puts the default back in order to die by it (uvicorn's
+  workers do) gets the above. SIGINT already ends in a normal exit (``KeyboardInterrupt``).
 """
 
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import signal
 import sys
@@ -38,6 +40,7 @@ class _Watch:
 
 
 _watch = _Watch()
+_set_handler = signal.signal
 
 
 def watch(client: Client) -> None:
@@ -93,7 +96,18 @@ def _handle_sigterm() -> None:
     if threading.current_thread() is not threading.main_thread():
         return
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _on_sigterm)
+        _set_handler(signal.SIGTERM, _on_sigterm)
+    elif signal.signal is _set_handler:
+        signal.signal = _set_by_host
+
+
+@functools.wraps(_set_handler)
+def _set_by_host(number: int, handler: Any) -> Any:
+    """``signal.signal`` where the host had a handler of its own before us: should it put back the
+    default of SIGTERM while something may be undelivered, we are its default.
+    """
+    ours = number == signal.SIGTERM and handler is signal.SIG_DFL and bool(_watch.clients)
+    return _set_handler(number, _on_sigterm if ours else handler)
 
 
 def _on_sigterm(number: int, _frame: FrameType | None) -> None:
@@ -101,5 +115,5 @@ def _on_sigterm(number: int, _frame: FrameType | None) -> None:
     try:
         close_all()
     finally:
-        signal.signal(number, signal.SIG_DFL)
+        _set_handler(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)

@@ -56,7 +56,8 @@ def newest_bytes(queue: deque[Any]) -> float:
             break
         seen += 1
         if type(item) is tuple:
-            total += TUPLE_BYTES + _texts(item)
+            # Its numbers are in TUPLE_BYTES, its anchor is shared by many.
+            total += TUPLE_BYTES + sum(_texts(v) for v in item[1:] if isinstance(v, str | dict))
         else:
             total += CALL_BYTES + FIELD_BYTES * len(item.fields)
             total += _texts(item.fields) + _texts(item.later) + _texts(item.extra)

@@ -142,6 +142,73 @@ def test_a_hosts_own_handler_stays(tmp_path: Path) -> None:
     assert stored(tmp_path)[1] == all_once("a")
 
 
+def test_a_host_that_puts_the_default_back_to_die_by_it(tmp_path: Path) -> None:
+    run(
+        tmp_path,
+        """
+        def mine(number, frame):
+            emit('late')
+            signal.signal(number, before)
+            signal.raise_signal(number)
+        before = signal.signal(signal.SIGTERM, mine)
+        start(); emit('a')
+        os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)
+        """,
+        code=-signal.SIGTERM,
+    )
+    headers, names = stored(tmp_path)
+    assert names == all_once("a", "late")
+    assert clean_ends(headers) == 1
+
+
+def test_a_durable_parent_and_its_forked_children_keep_a_spool_each(tmp_path: Path) -> None:
+    run(
+        tmp_path,
+        """
+        start(durable=True, spool_dir="spool", sync_interval_s=0.02); emit('before')
+        callmeter.flush()
+        pids = []
+        for n in range(5):
+            pid = os.fork()
+            if pid == 0:
+                emit(f"child{n}-", 20)
+                sys.exit(0)
+            pids.append(pid)
+        emit('parent', 20)
+        assert [os.waitpid(pid, 0)[1] for pid in pids] == [0] * 5
+        """,
+    )
+    headers, names = stored(tmp_path)
+    tags = ["parent", *(f"child{n}-" for n in range(5))]
+    assert names == all_once("before") + all_once(*tags, count=20)
+    assert clean_ends(headers) == 6
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_a_main_that_has_a_running_loop(tmp_path: Path) -> None:
+    """As in a notebook: init, calls, flush and close inside a loop that goes on."""
+    output = run(
+        tmp_path,
+        """
+        import asyncio
+        async def main():
+            start()
+            async with callmeter.generation("cell", model="m"):
+                await asyncio.sleep(0)
+            emit('a', 10)
+            assert callmeter.flush().ok
+            start()
+            emit('b', 10)
+            callmeter.close()
+            callmeter.metric("too late", 1.0)
+            await asyncio.sleep(0)
+        asyncio.run(main())
+        """,
+    )
+    assert stored(tmp_path)[1] == all_once("a", "b", count=10)
+    assert output == ""
+
+
 def test_signals_are_left_alone_when_told(tmp_path: Path) -> None:
     run(
         tmp_path,

@@ -6,6 +6,7 @@ import tracemalloc
 import pytest
 
 from callmeter import Client, Settings
+from callmeter.sdk.weight import newest_bytes
 from callmeter.testing import CaptureTransport, ManualClock
 
 EVENTS = 4_000
@@ -62,6 +63,24 @@ def test_the_estimate_is_near_the_truth(emit) -> None:
         tracemalloc.stop()
     assert client.stats().queued == EVENTS
     assert 0.75 < estimated / real < 2.0, (estimated / EVENTS, real / EVENTS)
+    client.close(0.0)
+
+
+@pytest.mark.parametrize("emit", [emit_calls, emit_metrics, emit_texts])
+def test_callers_and_the_shipper_agree_on_what_an_event_weighs(emit) -> None:
+    client = Client(
+        Settings(max_queue_bytes=2**30, heartbeat_s=0.0, handle_signals=False),
+        transport=CaptureTransport(),
+        clock=ManualClock(),
+        threaded=False,
+    )
+    emit(client, 2_000)
+    client.flush(0.0)
+    emit(client, 100)
+    assert client._shipper is not None
+    assert client.intake is not None
+    seen = newest_bytes(client.intake.queue)
+    assert 0.6 < seen / client._shipper._weigher.event_bytes() < 1.5
     client.close(0.0)
 
 
