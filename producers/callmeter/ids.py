@@ -6,7 +6,6 @@ as text: UUIDs with dashes in lower case, trace ids as 32 and span ids as 16 hex
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 import uuid
@@ -23,6 +22,8 @@ def uuid7(now_ms: int | None = None) -> str:
 
 def uuid8(*parts: bytes) -> str:
     """A UUIDv8 (RFC 9562, section 5.8) from content: SHA-256 over the length-prefixed parts."""
+    import hashlib  # 6 ms of every program's start, for replays alone
+
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "big"))
