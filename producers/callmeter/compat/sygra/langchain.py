@@ -8,6 +8,7 @@ from uuid import UUID
 from callmeter.compat.sygra.collector import get_metadata_collector
 from callmeter.compat.sygra.records import OK, RAISED
 from callmeter.compat.sygra.requests import LiveRequest
+from callmeter.compat.sygra.state import current
 from callmeter.compat.sygra.tokens import counts_and_units
 from callmeter.errors import MissingExtraError
 from callmeter.sdk.usage.fields import get, text
@@ -56,7 +57,7 @@ class MetadataTrackingCallback(AsyncCallbackHandler):
         if request is None:
             if not get_metadata_collector().is_enabled():
                 return
-            request = LiveRequest(self.model_name, {}).begin()
+            request = LiveRequest(current(), self.model_name, {})
         told = text(get(response, "llm_output", "model_name"))
         unnamed = self.model_name == _UNKNOWN
         request.end(OK, counts_and_units(response), label=told if unnamed else None)
@@ -67,7 +68,7 @@ class MetadataTrackingCallback(AsyncCallbackHandler):
         if request is None:
             if not get_metadata_collector().is_enabled():
                 return
-            request = LiveRequest(self.model_name, {}).begin()
+            request = LiveRequest(current(), self.model_name, {})
         request.end(RAISED, None, error)
 
     def _begin(self, run_id: UUID, said: dict[str, Any]) -> None:
@@ -79,7 +80,7 @@ class MetadataTrackingCallback(AsyncCallbackHandler):
             label = text(asked.get("model")) or text(asked.get("model_name")) or _UNKNOWN
         parameters = {k: asked[k] for k in ("temperature", "max_tokens", "top_p") if k in asked}
         config = {"type": _kind(asked), "parameters": parameters}
-        self.call_start_times[run_id] = LiveRequest(label, config).begin()
+        self.call_start_times[run_id] = LiveRequest(current(), label, config)
 
 
 def _kind(asked: dict[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Mapping
 from contextvars import ContextVar, Token
@@ -11,9 +10,9 @@ from typing import Any, NamedTuple
 from callmeter.compat.sygra import wire
 from callmeter.compat.sygra.costs import Unpriced, provider_of
 from callmeter.compat.sygra.execution import UNKNOWN_TASK
-from callmeter.compat.sygra.records import NO_TOKENS, Execution, Identity, Request
+from callmeter.compat.sygra.records import NO_TOKENS, Execution, Identity, Request, Tokens
 from callmeter.compat.sygra.repository import scrub_url
-from callmeter.compat.sygra.state import RunState
+from callmeter.compat.sygra.state import Model, RunState
 from callmeter.sdk import api
 from callmeter.sdk.call import NO_CALL, Call
 from callmeter.sdk.freezing import freeze
@@ -23,22 +22,15 @@ from callmeter.sdk.scrub import redact
 _SECRETS = frozenset({"api_key", "auth_token", "authorization", "password", "secret"})
 
 
-class Model(NamedTuple):
-    """A model as the meter knows it: seller and name, from the configuration where it says so."""
-
-    provider: str | None
-    name: str
-
-
 def model_of(label: str, config: Mapping[str, Any]) -> Model:
     """Who sells a model under which name: that of its configuration, else its label."""
     name = config.get("model")
     return Model(provider_of(_type(config)), name if isinstance(name, str) else label)
 
 
-def identify(run: RunState, label: str, config: Mapping[str, Any]) -> Identity | None:
+def identify(run: RunState, label: str, model: Model, config: Mapping[str, Any]) -> Identity | None:
     """What the model is, without secrets, on its first request in the run; later None."""
-    if label in run.totals.models:
+    if label in run.models:
         return None
     url = config.get("url") or config.get("model_url") or config.get("base_url")
     given = config.get("parameters")
@@ -53,30 +45,44 @@ def identify(run: RunState, label: str, config: Mapping[str, Any]) -> Identity |
         redact(freeze(parameters), hidden),
     )
     with run.lock:
-        return identity if run.totals.identify(label, identity) else None
+        fresh = run.totals.identify(label, identity)
+        run.models[label] = model
+    return identity if fresh else None
 
 
 def _type(config: Mapping[str, Any]) -> str:
     return str(config.get("type") or config.get("model_type") or "unknown")
 
 
-def take_request(
-    run: RunState,
-    request: Request,
-    model: Model,
-    *,
-    usage: Mapping[str, int] | None,
-    began_us: int,
-    node: LiveNode | None,
-) -> None:
-    """Add a request to the run, and to the node around it."""
-    with run.lock:
-        run.totals.add_request(request)
-        if request.cost_pico is None and usage:
-            name = None if node is None else node.name
-            run.owe(Unpriced(request.model, name, model.provider, model.name, began_us, usage))
-    if node is not None:
-        node.add(request)
+class RequestNote(NamedTuple):
+    """A request that is over. ``usage`` None is unknown; ``cost_pico`` is what a caller told."""
+
+    label: str
+    latency_us: int
+    code: int
+    retry: bool
+    tokens: tuple[int, int, int]
+    usage: Mapping[str, int] | None
+    model: Model
+    began_us: int
+    node: LiveNode | None
+    cost_pico: int | None = None
+
+    def fold(self, run: RunState) -> None:
+        """Into the model's totals, and the node's."""
+        tokens, node = Tokens(*self.tokens), self.node
+        run.totals.add_request(
+            Request(self.label, self.latency_us, self.code, self.retry, tokens, self.cost_pico)
+        )
+        name = None if node is None else node.name
+        if node is not None:
+            node.tokens = node.tokens.plus(tokens)
+        if self.cost_pico is not None:
+            if name is not None:
+                run.totals.add_node_cost(name, self.cost_pico)
+        elif self.usage:
+            provider, model = self.model
+            run.owe(Unpriced(self.label, name, provider, model, self.began_us, self.usage))
 
 
 def record_request(
@@ -88,12 +94,25 @@ def record_request(
 ) -> None:
     """Take and hand on a request that was timed elsewhere and has just ended."""
     said = config if isinstance(config, Mapping) else {}
-    model = model_of(request.model, said)
-    fresh = identify(run, request.model, said)
+    model = run.models.get(request.model) or model_of(request.model, said)
+    fresh = identify(run, request.model, model, said)
     node = NODE.get()
     ended_us = time.time_ns() // 1000
-    began_us = max(0, ended_us - request.latency_us)
-    take_request(run, request, model, usage=usage, began_us=began_us, node=node)
+    tokens = request.tokens
+    run.note(
+        RequestNote(
+            label=request.model,
+            latency_us=request.latency_us,
+            code=request.code,
+            retry=request.retry,
+            tokens=(tokens.prompt, tokens.completion, tokens.total),
+            usage=usage,
+            model=model,
+            began_us=max(0, ended_us - request.latency_us),
+            node=node,
+            cost_pico=request.cost_pico,
+        )
+    )
     client = api.default_client()
     if client is None or client.intake is None:
         return
@@ -103,7 +122,9 @@ def record_request(
     if request.failed:
         more["error_type"] = f"http_{request.code}"
     span = None if node is None else node.span
-    attributes = wire.request_attributes(request, fresh, span)
+    attributes = wire.request_attributes(
+        request.model, request.code, fresh, span, retry=request.retry, total=_odd_total(tokens)
+    )
     status = attributes.pop("http_status", None)
     client.emit_event(
         wire.finished_call(
@@ -124,6 +145,11 @@ def record_request(
     )
 
 
+def _odd_total(tokens: Tokens) -> int | None:
+    """The total where it is not the sum of its parts."""
+    return None if tokens.total == tokens.prompt + tokens.completion else tokens.total
+
+
 def task_of(run: RunState) -> str | None:
     """The run's task as the program its calls belong to; None if nobody named it."""
     task = run.execution.task_name
@@ -133,7 +159,7 @@ def task_of(run: RunState) -> str | None:
 class LiveNode:
     """An execution of a node that is under way; requests inside it count for it."""
 
-    __slots__ = ("_call", "_lock", "_run", "_start_ns", "_token", "failed", "model", "name",
+    __slots__ = ("_call", "_latency_us", "_run", "_start_ns", "_token", "failed", "model", "name",
                  "node_type", "tokens")  # fmt: skip
 
     def __init__(self, run: RunState, name: str, node_type: str, model: str | None) -> None:
@@ -143,7 +169,7 @@ class LiveNode:
         self.failed = False
         self.tokens = NO_TOKENS
         self._run = run
-        self._lock = threading.Lock()
+        self._latency_us = 0
         self._call: Call = NO_CALL
         self._start_ns = 0
         self._token: Token[LiveNode | None] | None = None
@@ -182,25 +208,22 @@ class LiveNode:
             except ValueError:
                 # Ended in another task: that one's context never knew this node.
                 self._token = None
-        with self._run.lock:
-            self._run.totals.add_execution(
-                Execution(
-                    node=self.name,
-                    node_type=self.node_type,
-                    model=self.model,
-                    latency_us=elapsed_us(self._call, self._start_ns),
-                    failed=self.failed or exc is not None,
-                    tokens=self.tokens,
-                )
-            )
+        self._latency_us = elapsed_us(self._call, self._start_ns)
+        self.failed = self.failed or exc is not None
+        self._run.note(self)
 
-    def add(self, request: Request) -> None:
-        """A request within, from whatever thread."""
-        with self._lock:
-            self.tokens = self.tokens.plus(request.tokens)
-        if request.cost_pico:
-            with self._run.lock:
-                self._run.totals.add_node_cost(self.name, request.cost_pico)
+    def fold(self, run: RunState) -> None:
+        """Into the node's totals; the requests within have been folded before."""
+        run.totals.add_execution(
+            Execution(
+                node=self.name,
+                node_type=self.node_type,
+                model=self.model,
+                latency_us=self._latency_us,
+                failed=self.failed,
+                tokens=self.tokens,
+            )
+        )
 
     @staticmethod
     def record(run: RunState, execution: Execution) -> None:

@@ -7,25 +7,28 @@ import inspect
 import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from callmeter.compat.sygra import state, wire
 from callmeter.compat.sygra.collector import get_metadata_collector
 from callmeter.compat.sygra.recording import (
     NODE,
+    RequestNote,
     elapsed_us,
     identify,
     model_of,
-    take_request,
     task_of,
 )
-from callmeter.compat.sygra.records import NO_TOKENS, OK, RAISED, Request, Tokens
+from callmeter.compat.sygra.records import OK, RAISED
 from callmeter.compat.sygra.slot import Box
+from callmeter.compat.sygra.state import Model, RunState
 from callmeter.compat.sygra.tokens import UNITS, counts_and_units
 from callmeter.sdk import api
 from callmeter.sdk.call import NO_CALL, Call
 from callmeter.sdk.containment import CONTAINMENT
+from callmeter.sdk.context import FRAME
+
+_collector = get_metadata_collector()
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,61 +56,60 @@ def track_model_request(func: Callable[P, R]) -> Callable[P, R]:
 
         @functools.wraps(func)
         async def tracked_async(*args: Any, **kwargs: Any) -> Any:
-            if not get_metadata_collector().is_enabled():
+            if not _collector.is_enabled():
                 return await func(*args, **kwargs)
-            with _Tracked(args, kwargs) as request:
+            tracked = _Tracked(args, kwargs)
+            try:
                 result = await func(*args, **kwargs)
-                request.answered(result)
-                return result
+            except BaseException as exc:
+                tracked.end(RAISED, None, exc)
+                raise
+            tracked.answered(result)
+            return result
 
         return tracked_async  # type: ignore[return-value]  # the coroutine function's own type
 
     @functools.wraps(func)
     def tracked(*args: Any, **kwargs: Any) -> Any:
-        if not get_metadata_collector().is_enabled():
+        if not _collector.is_enabled():
             return func(*args, **kwargs)
-        with _Tracked(args, kwargs) as request:
+        tracked = _Tracked(args, kwargs)
+        try:
             result = func(*args, **kwargs)
-            request.answered(result)
-            return result
+        except BaseException as exc:
+            tracked.end(RAISED, None, exc)
+            raise
+        tracked.answered(result)
+        return result
 
     return tracked
 
 
 class LiveRequest:
-    """A request that is under way. Its own troubles never reach the caller."""
+    """A request that is under way, for whoever knows when it begins and ends."""
 
-    def __init__(self, label: str, config: Mapping[str, Any], *, retry: bool = False) -> None:
+    __slots__ = ("_began_us", "_call", "_config", "_model", "_node", "_retry", "_run", "_start_ns",
+                 "label")  # fmt: skip
+
+    def __init__(
+        self,
+        run: RunState,
+        label: str,
+        config: Mapping[str, Any],
+        *,
+        retry: bool = False,
+    ) -> None:
+        """Begin: the request is sent now, and is the parent of what happens in it."""
         self.label = label
         self._config = config
-        self._run = state.current()
-        self._model = model_of(label, config)
+        self._run = run
         self._retry = retry
-        self._node = NODE.get()
+        model = self._model = run.models.get(label) or model_of(label, config)
+        node = self._node = NODE.get()
+        self._call = _opened(run, model, None if node is None else node.name)
         self._began_us = time.time_ns() // 1000
-        self._call: Call = self._opened()
-        self._start_ns = time.perf_counter_ns()
-
-    def _opened(self) -> Call:
-        """The meter's side of the request; not begun yet."""
-        client = api.default_client()
-        if client is None or client.intake is None:
-            return NO_CALL
-        node = None if self._node is None else self._node.name
-        return client.generation(
-            node,
-            model=self._model.name,
-            provider=self._model.provider,
-            tags={wire.RUN_TAG: self._run.id},
-            program=task_of(self._run),
-            node=node,
-        )
-
-    def begin(self) -> Self:
-        """The request is sent now, and is the parent of what happens in it."""
         self._start_ns = time.perf_counter_ns()
         self._call.__enter__()
-        return self
 
     def end(
         self,
@@ -119,112 +121,142 @@ class LiveRequest:
         """The request is over. ``counts`` are the answer's prompt, completion and total tokens,
         None if unknown; ``label`` is the model's name where only the answer told it.
         """
+        run, call, node = self._run, self._call, self._node
         if label is not None and label != self.label:
             self.label = label
-            self._model = self._model._replace(name=label)
-            self._call.set(model=label)
-        usage, tokens = _read(counts)
-        call, node = self._call, self._node
-        request = Request(self.label, 0, code, self._retry, tokens)
-        fresh = identify(self._run, self.label, self._config)
-        call.set(**wire.request_attributes(request, fresh, None if node is None else node.span))
-        if usage is not None:
-            call.usage(**usage)
-        if exc is None and request.failed:
-            call.failed(f"http_{code}")
-        call.finish(exc)
-        took_us = elapsed_us(call, self._start_ns)
-        take_request(
-            self._run,
-            Request(self.label, took_us, code, self._retry, tokens),
-            self._model,
-            usage=usage,
-            began_us=self._began_us,
-            node=node,
+            self._model = run.models.get(label) or self._model._replace(name=label)
+            call.set(model=label)
+        usage: Mapping[str, int] | None = None
+        prompt = completion = total = 0
+        if counts is not None:
+            prompt = _count(counts.get("prompt_tokens"))
+            completion = _count(counts.get("completion_tokens"))
+            total = _count(counts.get("total_tokens")) or prompt + completion
+            usage = counts.get(UNITS) or {"input": prompt, "output": completion}
+        if call is not NO_CALL:
+            if usage is not None:
+                call.usage(**usage)
+            call.set(
+                **wire.request_attributes(
+                    self.label,
+                    code,
+                    identify(run, self.label, self._model, self._config),
+                    None if node is None else node.span,
+                    retry=self._retry,
+                    total=None if total == prompt + completion else total,
+                )
+            )
+            if exc is None and code != OK:
+                call.failed(f"http_{code}")
+            call.finish(exc)
+        else:
+            identify(run, self.label, self._model, self._config)
+        run.note(
+            RequestNote(
+                self.label,
+                elapsed_us(call, self._start_ns),
+                code,
+                self._retry,
+                (prompt, completion, total),
+                usage,
+                self._model,
+                self._began_us,
+                node,
+            )
         )
 
 
-def _read(counts: Mapping[str, Any] | None) -> tuple[Mapping[str, int] | None, Tokens]:
-    """Usage as the meter takes it (None is unknown), and tokens as the document shows them."""
-    if counts is None:
-        return None, NO_TOKENS
-    prompt, completion = _count(counts, "prompt_tokens"), _count(counts, "completion_tokens")
-    total = _count(counts, "total_tokens") or prompt + completion
-    units = counts.get(UNITS) or {"input": prompt, "output": completion}
-    return units, Tokens(prompt, completion, total)
+def _opened(run: RunState, model: Model, node: str | None) -> Call:
+    """The meter's side of a request; not begun yet."""
+    client = api.default_client()
+    if client is None or client.intake is None:
+        return NO_CALL
+    task = task_of(run)
+    if FRAME.get().labels.tags.get(wire.RUN_TAG) == run.id:  # inside of ``run``: the common case
+        return api.generation(
+            node, model=model.name, provider=model.provider, program=task, node=node
+        )
+    tags = {wire.RUN_TAG: run.id}
+    return client.generation(
+        node, model=model.name, provider=model.provider, tags=tags, program=task, node=node
+    )
 
 
 class _Tracked:
-    """One call of a decorated method."""
+    """One call of a decorated method. Its own troubles never reach the caller."""
 
-    __slots__ = ("_answer", "_asked", "_box", "_code", "_owner", "_request")
+    __slots__ = ("_asked", "_box", "_request")
 
     def __init__(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        self._owner = args[0] if args else None
-        self._asked = (self._owner, (*args[1:], *(kwargs[name] for name in sorted(kwargs))))
-        self._code = RAISED
-        self._answer: Any = None
-        self._box: Box | None = None
         self._request: LiveRequest | None = None
-
-    def __enter__(self) -> Self:
+        self._box: Box | None = None
         try:
-            label, config = described(self._owner)
-            self._request = LiveRequest(label, config, retry=_same(_FAILED.get(), self._asked))
-            if self._owner is not None:
-                self._box = Box(self._owner)
-            self._request.begin()
+            owner = args[0] if args else None
+            rest = args[1:] if not kwargs else (*args[1:], *(kwargs[k] for k in sorted(kwargs)))
+            self._asked: _Asked = (owner, rest)
+            run = state.current()
+            label = name_of(owner)
+            config = {} if label in run.models else config_of(owner)
+            if owner is not None:
+                self._box = Box(owner)
+            self._request = LiveRequest(run, label, config, retry=_same(_FAILED.get(), self._asked))
         except Exception as exc:  # noqa: BLE001  # the host's request goes on all the same
             CONTAINMENT.caught("track_model_request", exc)
-        return self
 
     def answered(self, result: Any) -> None:
         """The method has returned."""
-        self._code, self._answer = OK, result
-        if isinstance(result, tuple) and len(result) == 2:
-            code = result[1]
-            if isinstance(code, int) and not isinstance(code, bool):
-                self._code, self._answer = int(code), result[0]
+        code, answer = OK, result
+        if type(result) is tuple and len(result) == 2 and type(result[1]) is not bool:
+            answer, told = result
+            if isinstance(told, int):
+                code = int(told)
+            else:
+                answer = result
+        self.end(code, answer, None)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def end(self, code: int, answer: Any, exc: BaseException | None) -> None:
+        """The method is over: it has returned an answer, or raised."""
         try:
             said = None if self._box is None else self._box.close()
             counts: Mapping[str, Any] | None = None
             if exc is None:
-                counts = said if isinstance(said, Mapping) else counts_and_units(self._answer)
-            code = self._code if exc is None else RAISED
+                counts = said if isinstance(said, dict) else counts_and_units(answer)
             if self._request is not None:
                 self._request.end(code, counts, exc)
-            _FAILED.set(None if code == OK else self._asked)
+            if code != OK:
+                _FAILED.set(self._asked)
+            elif _FAILED.get() is not None:
+                _FAILED.set(None)
         except Exception as trouble:  # noqa: BLE001  # the host's request is over and done
             CONTAINMENT.caught("track_model_request", trouble)
 
 
-def described(owner: Any) -> tuple[str, dict[str, Any]]:
-    """Name and configuration of a model, whatever shape they have; its type is added."""
-    label: Any = None
-    kind: Any = None
+def name_of(owner: Any) -> str:
+    """What a model calls itself, by ``name()`` or ``name``; ``unknown`` if it does not."""
     try:
-        name, kind = getattr(owner, "name", None), getattr(owner, "model_type", None)
+        name = getattr(owner, "name", None)
         label = name() if callable(name) else name
-        kind = kind() if callable(kind) else kind
-    except Exception as exc:  # noqa: BLE001  # a model's own methods may do anything
+    except Exception as exc:  # noqa: BLE001  # a model's own method may do anything
         CONTAINMENT.caught("a model's name", exc)
+        label = None
+    return str(label) if label else "unknown"
+
+
+def config_of(owner: Any) -> dict[str, Any]:
+    """A model's configuration, whatever its shape; its type is added."""
     config = getattr(owner, "model_config", None) or getattr(owner, "_config", None)
     merged = dict(config) if isinstance(config, Mapping) else {}
+    kind = getattr(owner, "model_type", None)
+    kind = kind() if callable(kind) else kind
     if kind:
         merged["type"] = str(kind)
-    return (str(label) if label else "unknown"), merged
+    return merged
 
 
-def _count(counts: Mapping[str, Any], name: str) -> int:
-    value = counts.get(name)
-    return int(value) if isinstance(value, int | float) and value > 0 else 0
+def _count(value: Any) -> int:
+    if type(value) is int:
+        return max(0, value)
+    return int(value) if isinstance(value, float) and value > 0 else 0
 
 
 def _same(failed: _Asked | None, asked: _Asked) -> bool:

@@ -11,11 +11,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from callmeter.compat.sygra import files, state
+from callmeter.compat.sygra import files, state, wire
 from callmeter.compat.sygra.collector import get_metadata_collector
 from callmeter.compat.sygra.execution import TIMESTAMP, ExecutionContext, local_now
 from callmeter.compat.sygra.state import SCOPE, RunState
 from callmeter.compat.sygra.switches import flag
+from callmeter.sdk import api
 
 
 class run:  # noqa: N801  # what users write is ``with run(task=...)``
@@ -119,6 +120,8 @@ class run:  # noqa: N801  # what users write is ``with run(task=...)``
             collector.set_enabled(self._before)  # without a choice, what the environment says now
         state.begin(self._state)
         self._token = SCOPE.set(self._state)
+        self._labels = api.tags(**({wire.RUN_TAG: self.run_id} if collector.is_enabled() else {}))
+        self._labels.__enter__()
         collector.set_execution_context(self.task, run_timestamp=self.timestamp, **self._settings)
         return self
 
@@ -131,6 +134,7 @@ class run:  # noqa: N801  # what users write is ``with run(task=...)``
         collector = get_metadata_collector()
         if os.getpid() == self._pid:  # a forked child has neither the run's data nor its file
             self.metadata_path = collector.save_metadata()
+        self._labels.__exit__(kind, exc, tb)
         if self._token is not None:
             try:
                 SCOPE.reset(self._token)

@@ -8,6 +8,7 @@ attribute is what it was.
 
 from __future__ import annotations
 
+import inspect
 from contextvars import ContextVar, Token
 from typing import Any
 
@@ -23,7 +24,9 @@ class Box:
         self.owner = owner
         self.usage: Any = None
         self.said = False
-        if not _install(type(owner)) and hasattr(owner, NAME):
+        kind = type(owner)
+        fresh = type(kind.__dict__.get(NAME)) is not UsageSlot
+        if fresh and not _install(kind) and hasattr(owner, NAME):
             setattr(owner, NAME, None)  # the class has its own way: at least nothing stale is read
         self.before = _stored(owner)
         self.token: Token[Box | None] = _BOX.set(self)
@@ -70,19 +73,13 @@ _BOX: ContextVar[Box | None] = ContextVar("callmeter_sygra_usage", default=None)
 
 
 def _install(kind: type) -> bool:
-    """Put the descriptor on a class; False where the class does not allow it."""
-    default = None
-    for each in kind.__mro__:
-        if NAME in vars(each):
-            found = vars(each)[NAME]
-            if isinstance(found, UsageSlot):
-                return True
-            if hasattr(type(found), "__set__"):
-                return False  # a property or a slot: the class has its own way
-            default = found
-            break
+    """Put the descriptor on the class itself; False where the class does not allow it."""
+    found = inspect.getattr_static(kind, NAME, None)
+    if hasattr(type(found), "__set__") and not isinstance(found, UsageSlot):
+        return False  # a property or a slot: the class has its own way
     if "__dict__" not in dir(kind):
         return False  # its objects have slots only
+    default = getattr(kind, NAME, None)
     try:
         setattr(kind, NAME, UsageSlot(default))
     except (AttributeError, TypeError):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
+from contextlib import suppress
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from callmeter.compat.sygra import costs
 from callmeter.compat.sygra.document import document
@@ -12,12 +14,33 @@ from callmeter.compat.sygra.execution import Dataset, ExecutionContext, local_no
 from callmeter.compat.sygra.totals import Totals
 from callmeter.ids import uuid7
 
+#: So many notes wait at most before they are folded, on a caller's thread.
+MAX_NOTES = 1_000
 #: So many requests wait for their price at most, before they are priced on a caller's thread.
-MAX_WAITING = 10_000
+MAX_UNPRICED = 10_000
+
+
+class Model(NamedTuple):
+    """A model as the meter knows it: seller and name, from the configuration where it says so."""
+
+    provider: str | None
+    name: str
+
+
+class Note(Protocol):
+    """Something that was recorded, and is folded into the totals by and by."""
+
+    def fold(self, run: RunState) -> None:
+        """Called once, under the run's lock."""
+        ...
 
 
 class RunState:
-    """What one run has gathered. Every method is safe from any thread."""
+    """What one run has gathered. Every method is safe from any thread.
+
+    Callers leave a note, which costs an append; folding many at once is cheaper for them than
+    folding each while their own work has the processor's caches.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -30,21 +53,33 @@ class RunState:
             self.execution = ExecutionContext()
             self.dataset = Dataset()
             self.totals = Totals()
+            #: Models that had a request, as the meter knows them.
+            self.models: dict[str, Model] = {}
             #: The last annotation that was sent, so that none is sent twice.
             self.told: dict[str, Any] | None = None
             self.ended = False
-            self._waiting: list[costs.Unpriced] = []
+            self._notes: deque[Note] = deque()
+            self._unpriced: list[costs.Unpriced] = []
+
+    def note(self, note: Note) -> None:
+        """Take something that was recorded."""
+        notes = self._notes
+        notes.append(note)
+        if len(notes) >= MAX_NOTES:
+            with self.lock:
+                self._fold()
 
     def owe(self, request: costs.Unpriced) -> None:
         """A request is to be priced by the time somebody asks. The caller holds the lock."""
-        self._waiting.append(request)
-        if len(self._waiting) >= MAX_WAITING:
-            self._settle()
+        self._unpriced.append(request)
+        if len(self._unpriced) >= MAX_UNPRICED:
+            self._price()
 
     def summary(self) -> dict[str, Any]:
         """The document of what is there so far."""
         with self.lock:
-            self._settle()
+            self._fold()
+            self._price()
             return document(
                 self.execution.to_json(), self.dataset.to_json(), self.totals, local_now()
             )
@@ -59,9 +94,15 @@ class RunState:
                 "records": {"processed": self.totals.processed, "failed": self.totals.failed},
             }
 
-    def _settle(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for each in waiting:
+    def _fold(self) -> None:
+        notes = self._notes
+        with suppress(IndexError):  # all are folded
+            while True:
+                notes.popleft().fold(self)
+
+    def _price(self) -> None:
+        unpriced, self._unpriced = self._unpriced, []
+        for each in unpriced:
             pico = costs.price(each.provider, each.model, each.started_us, each.usage)
             if pico:
                 self.totals.add_cost(each.label, pico, each.node)

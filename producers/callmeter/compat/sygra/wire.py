@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from callmeter.compat.sygra.records import Identity, Request
+from callmeter.compat.sygra.records import Identity
 from callmeter.ids import new_trace_id, uuid7
 from callmeter.sdk.context import FRAME
 
@@ -35,20 +35,24 @@ _MAX_STATUS = 999
 
 
 def request_attributes(
-    request: Request, identity: Identity | None, execution: str | None
+    label: str,
+    code: int,
+    identity: Identity | None,
+    execution: str | None,
+    *,
+    retry: bool,
+    total: int | None,
 ) -> dict[str, Any]:
-    """Attributes of a model call; ``identity`` travels with a model's first request only."""
-    attributes: dict[str, Any] = {
-        KIND: "request",
-        MODEL: request.model,
-        CODE: str(request.code),
-    }
-    if 0 <= request.code <= _MAX_STATUS:
-        attributes["http_status"] = request.code
-    if request.retry:
+    """Attributes of a model call. ``identity`` travels with a model's first request only, ``total``
+    tokens only where they are not the sum of their parts.
+    """
+    attributes: dict[str, Any] = {KIND: "request", MODEL: label, CODE: str(code)}
+    if 0 <= code <= _MAX_STATUS:
+        attributes["http_status"] = code
+    if retry:
         attributes[RETRY] = "true"
-    if request.tokens.total != request.tokens.prompt + request.tokens.completion:
-        attributes[TOTAL] = str(request.tokens.total)
+    if total is not None:
+        attributes[TOTAL] = str(total)
     if execution:
         attributes[EXECUTION] = execution
     if identity is not None:
