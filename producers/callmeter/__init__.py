@@ -42,6 +42,13 @@ if TYPE_CHECKING:
         stats,
         tags,
     )
+    from callmeter.sdk.budget import (
+        BudgetExceeded,
+        BudgetGuard,
+        BudgetLimit,
+        BudgetWarning,
+        CircuitState,
+    )
     from callmeter.sdk.call import Call
     from callmeter.sdk.client import Client
     from callmeter.sdk.experiment import Experiment
@@ -73,6 +80,13 @@ _HOMES = {
         "stats",
         "tags",
     ),
+    "callmeter.sdk.budget": (
+        "BudgetExceeded",
+        "BudgetGuard",
+        "BudgetLimit",
+        "BudgetWarning",
+        "CircuitState",
+    ),
     "callmeter.sdk.call": ("Call",),
     "callmeter.sdk.client": ("Client",),
     "callmeter.sdk.experiment": ("Experiment",),
@@ -83,8 +97,13 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "BudgetExceeded",
+    "BudgetGuard",
+    "BudgetLimit",
+    "BudgetWarning",
     "Call",
     "CallmeterError",
+    "CircuitState",
     "Client",
     "ConfigError",
     "DeliveryError",

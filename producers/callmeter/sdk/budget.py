@@ -13,6 +13,7 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from decimal import Decimal
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -26,17 +27,16 @@ from callmeter.sdk.budget_books import Books, Reserved
 from callmeter.sdk.budget_calls import WATCH
 from callmeter.sdk.budget_limit import (
     BudgetExceeded,
-    BudgetLimit,
     BudgetWarning,
     Money,
     Refusal,
     money_pico,
 )
-from callmeter.sdk.budget_local import LocalBudget
+from callmeter.sdk.budget_local import Limits, LocalBudget
 from callmeter.sdk.budget_price import Worth, pricer
 from callmeter.sdk.budget_scope import Facts
 from callmeter.sdk.budget_shared import SharedBudget
-from callmeter.sdk.circuit import COOLDOWN_S, CircuitState
+from callmeter.sdk.circuit import DEFAULT_COOLDOWN_S, CircuitState
 from callmeter.sdk.client import Client
 from callmeter.sdk.containment import Complaints
 from callmeter.sdk.context import FRAME
@@ -47,9 +47,51 @@ __all__ = [
     "BudgetLimit",
     "BudgetWarning",
     "CircuitState",
+    "Limits",
+    "LocalBudget",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass
+class BudgetLimit:
+    """A limit of one process in USD and tokens; at least one amount is given.
+
+    ``window``: ``session`` (the guard's life, or until ``reset``), or a calendar ``hour``, ``day``
+    or ``month`` in UTC. ``max_cost_usd`` and ``max_tokens`` (input and output) hold for the window,
+    ``per_user`` (USD) for each user in it, ``per_request`` (USD) for the estimate of one call.
+    ``ValueError`` for an unknown window, a negative limit and what is no amount.
+
+    >>> BudgetLimit("5", window="day", per_request="0.10")
+    """
+
+    max_cost_usd: Money | None = None
+    window: str = "session"
+    max_tokens: int | None = None
+    per_request: Money | None = None
+    per_user: Money | None = None
+
+    def __post_init__(self) -> None:
+        amounts = (self.max_cost_usd, self.max_tokens, self.per_request, self.per_user)
+        if all(amount is None for amount in amounts):
+            raise ValueError("a limit needs max_cost_usd, max_tokens, per_request or per_user")
+        self.limits()
+
+    def limits(self) -> Limits:
+        """The same in pico-USD."""
+
+        def pico(amount: Money | None) -> int | None:
+            return None if amount is None else money_pico(amount)
+
+        return Limits(
+            pico(self.max_cost_usd),
+            self.window,
+            self.max_tokens,
+            pico(self.per_request),
+            pico(self.per_user),
+        )
+
 
 _BLOCKS: ContextVar[tuple[Admission, ...]] = ContextVar("callmeter_guard_blocks", default=())
 
@@ -78,7 +120,7 @@ class BudgetGuard:
         budget: str | None = None,
         on_exceeded: str = "raise",
         on_stale: str = "allow",
-        cooldown_s: float = COOLDOWN_S,
+        cooldown_s: float = DEFAULT_COOLDOWN_S,
         estimate: Money | Callable[..., Money | None] | None = None,
         user: str = "",
         session: str = "",
@@ -101,7 +143,9 @@ class BudgetGuard:
         self._complaints = Complaints(self._clock.monotonic_s)
         self._about = {"user": user, "session": session, "provider": provider, "model": model}
         limits = [limit] if isinstance(limit, BudgetLimit) else list(limit or ())
-        local = [LocalBudget(each, self._clock, cooldown_s) for each in limits]
+        local = [
+            LocalBudget(each.limits(), cooldown_s=cooldown_s, clock=self._clock) for each in limits
+        ]
         shared = None if budget is None else _shared(budget, client, self._clock, cooldown_s)
         self._books = Books(local, shared, stale_stops=on_stale == "stop")
         pricer()  # the book is read here, not in a call
@@ -118,7 +162,7 @@ class BudgetGuard:
     def spent(self) -> Decimal:
         """USD in the current window, of the first limit, or of the shared budget as known here."""
         if self._books.local:
-            return from_pico(self._books.local[0].spent())
+            return from_pico(self._books.local[0].spent_pico)
         shared = self._books.shared
         return from_pico(0 if shared is None else shared.standing().spent)
 
@@ -126,7 +170,7 @@ class BudgetGuard:
     def tokens(self) -> int:
         """Tokens in the same window."""
         if self._books.local:
-            return self._books.local[0].tokens()
+            return self._books.local[0].tokens
         return 0 if self._books.shared is None else self._books.shared.standing().tokens
 
     @property
@@ -136,7 +180,9 @@ class BudgetGuard:
 
     def spent_by(self, user: str) -> Decimal:
         """USD of one user in the current window of the first limit."""
-        return from_pico(self._books.local[0].spent(user)) if self._books.local else Decimal(0)
+        if not self._books.local:
+            return Decimal(0)
+        return from_pico(self._books.local[0].user_spent_pico(user))
 
     def reset(self) -> None:
         """Forget what this process's limits have counted, and close their circuits. A shared budget
