@@ -18,6 +18,8 @@ import pytest
 from callmeter.schema.envelope import Header, decode_header, split_envelopes, split_lines
 
 pytestmark = pytest.mark.slow
+pytest.importorskip("gunicorn")
+pytest.importorskip("uvicorn")
 
 REQUESTS = 100
 APP = """

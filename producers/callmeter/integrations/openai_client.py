@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from callmeter.integrations.nesting import enter_billable
-from callmeter.integrations.openai_streams import meter_stream
+from callmeter.integrations.openai_streams import Chunks, meter_stream
 from callmeter.sdk import api
 from callmeter.sdk.call import NO_CALL, Call
 from callmeter.sdk.containment import CONTAINMENT
@@ -64,11 +64,11 @@ def install() -> Callable[[], None]:
     import openai
 
     undos = [
-        _patch(_owner(openai.OpenAI, "request"), "request", _metered_request),
-        _patch(_owner(openai.AsyncOpenAI, "request"), "request", _metered_async_request),
+        patch(owner(openai.OpenAI, "request"), "request", metered_request),
+        patch(owner(openai.AsyncOpenAI, "request"), "request", metered_async_request),
         # The library's own hook, called before every attempt.
-        _patch(_owner(openai.OpenAI, "_prepare_request"), "_prepare_request", _counted),
-        _patch(_owner(openai.AsyncOpenAI, "_prepare_request"), "_prepare_request", _counted),
+        patch(owner(openai.OpenAI, "_prepare_request"), "_prepare_request", counted),
+        patch(owner(openai.AsyncOpenAI, "_prepare_request"), "_prepare_request", counted),
     ]
 
     def undo() -> None:
@@ -79,20 +79,23 @@ def install() -> Callable[[], None]:
     return undo
 
 
-def _owner(client: type, name: str) -> type:
+def owner(client: type, name: str) -> type:
     """The class in a client's family that defines a method."""
     return next(cls for cls in client.__mro__ if name in cls.__dict__)
 
 
-def _patch(
-    owner: type, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]
+def patch(
+    holder: type, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]
 ) -> Callable[[], None]:
-    original = owner.__dict__[name]
-    setattr(owner, name, wrap(original))
-    return lambda: setattr(owner, name, original)
+    """Replace a method; returns what puts it back."""
+    original = holder.__dict__[name]
+    setattr(holder, name, wrap(original))
+    return lambda: setattr(holder, name, original)
 
 
-def _counted(prepare: Callable[..., Any]) -> Callable[..., Any]:
+def counted(prepare: Callable[..., Any]) -> Callable[..., Any]:
+    """The library's own hook before each attempt, which counts them."""
+
     @functools.wraps(prepare)
     def _prepare_request(self: Any, request: Any) -> Any:
         attempts = _ATTEMPTS.get()
@@ -103,8 +106,10 @@ def _counted(prepare: Callable[..., Any]) -> Callable[..., Any]:
     return _prepare_request
 
 
-class _Metered:
+class Metered:
     """One request on its way: the call, and whether its stream was asked for usage by us."""
+
+    reader: type[Chunks] = Chunks
 
     def __init__(self, client: Any, options: Any) -> None:
         self.attempts = [0]
@@ -113,11 +118,12 @@ class _Metered:
         self.asked = False
         self._base_url = str(getattr(client, "base_url", ""))
         try:
-            self._begin(client, options)
+            self.begin(client, options)
         except Exception as exc:  # noqa: BLE001  # the host's request goes on unmetered
-            CONTAINMENT.caught("the OpenAI instrument", exc)
+            CONTAINMENT.caught("an instrument", exc)
 
-    def _begin(self, client: Any, options: Any) -> None:
+    def begin(self, client: Any, options: Any) -> None:
+        """Start the call, if this request is one."""
         body = options.json_data
         operation = OPERATIONS.get("/" + str(options.url).lstrip("/"))
         if operation is None or not isinstance(body, dict) or options.method.lower() != "post":
@@ -167,11 +173,11 @@ class _Metered:
         try:
             if self.attempts[0] > 1:
                 call.set(attempts=self.attempts[0])
-            if not meter_stream(reply, call, hide_usage=self.asked):
+            if not meter_stream(reply, call, hide_usage=self.asked, reader=self.reader):
                 call.record(reply, output=call.attribute("operation") != "embeddings")
                 call.finish()
         except Exception as exc:  # noqa: BLE001  # the reply itself is fine
-            CONTAINMENT.caught("the OpenAI instrument", exc)
+            CONTAINMENT.caught("an instrument", exc)
         return reply
 
     def failed(self, exc: BaseException) -> None:
@@ -181,10 +187,14 @@ class _Metered:
             self.call.finish(exc)
 
 
-def _metered_request(request: Callable[..., Any]) -> Callable[..., Any]:
+def metered_request(
+    request: Callable[..., Any], kind: type[Metered] | None = None
+) -> Callable[..., Any]:
+    """A client's ``request`` with each call metered; ``kind`` knows the provider."""
+
     @functools.wraps(request)
     def metered(self: Any, cast_to: Any, options: Any, **kwargs: Any) -> Any:
-        one = _Metered(self, options)
+        one = (kind or Metered)(self, options)
         token = _ATTEMPTS.set(one.attempts)
         try:
             try:
@@ -203,10 +213,14 @@ def _metered_request(request: Callable[..., Any]) -> Callable[..., Any]:
     return metered
 
 
-def _metered_async_request(request: Callable[..., Any]) -> Callable[..., Any]:
+def metered_async_request(
+    request: Callable[..., Any], kind: type[Metered] | None = None
+) -> Callable[..., Any]:
+    """The same for an async client."""
+
     @functools.wraps(request)
     async def metered(self: Any, cast_to: Any, options: Any, **kwargs: Any) -> Any:
-        one = _Metered(self, options)
+        one = (kind or Metered)(self, options)
         token = _ATTEMPTS.set(one.attempts)
         try:
             try:

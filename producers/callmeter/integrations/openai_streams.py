@@ -1,4 +1,4 @@
-"""Replies of OpenAI's client that are not complete when they are handed over.
+"""Replies of OpenAI's and Anthropic's clients that are not complete when they are handed over.
 
 A ``Stream`` stays the very object that the library made: only the iterator inside it is ours. A
 call ends when its stream does: at the last chunk, at an error, or when the stream is closed or
@@ -17,24 +17,26 @@ from callmeter.sdk.containment import CONTAINMENT
 from callmeter.sdk.usage.fields import get
 
 
-def meter_stream(reply: Any, call: Call, *, hide_usage: bool) -> bool:
+def meter_stream(
+    reply: Any, call: Call, *, hide_usage: bool, reader: type[Chunks] | None = None
+) -> bool:
     """Take over a reply that goes on after the request; False if it is complete already."""
     if hasattr(reply, "_iterator") and hasattr(reply, "response"):
-        _meter_chunks(reply, _Chunks(call, hide_usage=hide_usage))
+        _meter_chunks(reply, (reader or Chunks)(call, hide_usage=hide_usage))
         return True
     if hasattr(reply, "http_response") and hasattr(reply, "parse"):
-        return _meter_raw(reply, call, hide_usage=hide_usage)
+        return _meter_raw(reply, call, hide_usage=hide_usage, reader=reader)
     return False
 
 
-class _Chunks:
+class Chunks:
     """Reads chunks of chat completions and events of responses as they pass by."""
 
     def __init__(self, call: Call, *, hide_usage: bool) -> None:
-        self._call = call
+        self.call = call
         self._hide_usage = hide_usage
-        self._texts: list[str] = []
-        self._keep = call.intake.record_outputs
+        self.texts: list[str] = []
+        self.keep = call.intake.record_outputs
         self._noted = False
         self._over = False
 
@@ -43,7 +45,7 @@ class _Chunks:
         try:
             return self._read(chunk)
         except Exception as exc:  # noqa: BLE001  # any server may send anything
-            CONTAINMENT.caught("the OpenAI instrument", exc)
+            CONTAINMENT.caught("an instrument", exc)
             return False
 
     def end(self, exc: BaseException | None = None) -> None:
@@ -51,9 +53,9 @@ class _Chunks:
         if self._over:
             return
         self._over = True
-        if self._keep:
-            self._call.output("".join(self._texts))
-        self._call.finish(exc)
+        if self.keep:
+            self.call.output("".join(self.texts))
+        self.call.finish(exc)
 
     def _read(self, chunk: Any) -> bool:
         kind = get(chunk, "type")
@@ -70,27 +72,27 @@ class _Chunks:
         delta = get(chunk, "choices", 0, "delta")
         words = get(delta, "content") or get(chunk, "choices", 0, "text")
         if words or any(get(delta, name) for name in _FIRST_TOKENS):
-            self._call.first_token()
-        if self._keep and isinstance(words, str):
-            self._texts.append(words)
+            self.call.first_token()
+        if self.keep and isinstance(words, str):
+            self.texts.append(words)
         return False
 
     def _read_event(self, kind: str, event: Any) -> None:
         if kind.endswith(".delta"):
-            self._call.first_token()
-            if self._keep and kind == "response.output_text.delta":
-                self._texts.append(str(get(event, "delta")))
+            self.call.first_token()
+            if self.keep and kind == "response.output_text.delta":
+                self.texts.append(str(get(event, "delta")))
         elif kind in ("response.completed", "response.incomplete", "response.failed"):
             self._note(get(event, "response"))
             error = get(event, "response", "error")
             if error is not None:
-                self._call.failed(
+                self.call.failed(
                     str(get(error, "code") or "response.failed"), str(get(error, "message") or "")
                 )
 
     def _note(self, reply: Any) -> None:
         """Usage, model and finish reason, but not the output, which is collected above."""
-        self._call.record(reply, output=False)
+        self.call.record(reply, output=False)
 
 
 _FIRST_TOKENS = ("tool_calls", "function_call", "refusal", "reasoning_content", "reasoning")
@@ -100,7 +102,7 @@ _CANCELLED = GeneratorExit("the stream was not read to its end")
 class _Iterator:
     """Passes chunks on, sync or async, whichever the inner iterator is."""
 
-    def __init__(self, inner: Any, chunks: _Chunks) -> None:
+    def __init__(self, inner: Any, chunks: Chunks) -> None:
         self._inner = inner
         self._chunks = chunks
 
@@ -140,12 +142,12 @@ class _Iterator:
         self._chunks.end(_CANCELLED)
 
 
-def _meter_chunks(stream: Any, chunks: _Chunks) -> None:
+def _meter_chunks(stream: Any, chunks: Chunks) -> None:
     stream._iterator = _Iterator(stream._iterator, chunks)  # the seam there is
     _end_with(stream, chunks.end)
 
 
-def _meter_raw(reply: Any, call: Call, *, hide_usage: bool) -> bool:
+def _meter_raw(reply: Any, call: Call, *, hide_usage: bool, reader: type[Chunks] | None) -> bool:
     """``with_raw_response`` and ``with_streaming_response``: the body is parsed when asked for."""
     response = reply.http_response
     if response.is_closed:
@@ -157,7 +159,7 @@ def _meter_raw(reply: Any, call: Call, *, hide_usage: bool) -> bool:
     def parsed(value: Any) -> Any:
         if not over[0]:
             over[0] = True
-            if not meter_stream(value, call, hide_usage=hide_usage):
+            if not meter_stream(value, call, hide_usage=hide_usage, reader=reader):
                 call.record(value)
                 call.finish()
         return value
