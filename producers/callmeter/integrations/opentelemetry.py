@@ -7,6 +7,7 @@ what the backend shows and what the store holds is the same trace.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -17,7 +18,7 @@ from callmeter.errors import ConfigError, MissingExtraError
 try:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import Event, ReadableSpan
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
     from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
     from opentelemetry.trace.status import Status, StatusCode
@@ -26,6 +27,8 @@ except ImportError as exc:
 
 #: The port that OTLP has over HTTP; over gRPC it is 4317.
 HTTP_PORT = 4318
+#: How long a backend may take for a batch, retries included.
+TIMEOUT_S = 5
 TRACES_PATH = "/v1/traces"
 SCOPE_NAME = "otel.scope.name"
 _STATUS = {"ok": StatusCode.OK, "error": StatusCode.ERROR}
@@ -65,20 +68,31 @@ class SpanBridge:
         insecure: bool = False,
     ) -> None:
         self.endpoint, over_http = otlp_endpoint(endpoint, insecure=insecure)
+        self._told = 0
         self._resource = Resource.create({"service.name": service_name})
         made = _http if over_http else _grpc
-        self._processor = BatchSpanProcessor(made(self.endpoint, dict(headers or {}), insecure))
+        self._exporter = _Counting(made(self.endpoint, dict(headers or {}), insecure))
+        self._processor = BatchSpanProcessor(self._exporter)
 
     def export(self, span: FinishedSpan) -> None:
         """Queue a finished span. Never blocks; a full queue is OpenTelemetry's to count."""
         self._processor.on_end(readable(span, self._resource))
 
-    def flush(self, timeout_s: float = 10.0) -> bool:
-        """Send what is queued; whether that was done in time."""
-        return self._processor.force_flush(int(timeout_s * 1000))
+    @property
+    def failed(self) -> int:
+        """Spans that no backend has taken."""
+        return self._exporter.failed
+
+    def flush(self) -> bool:
+        """Send what is queued; whether everything was taken since the last flush. Waits for the
+        backend as long as the exporter's time-out (``OTEL_EXPORTER_OTLP_TIMEOUT``, else 5 s).
+        """
+        done = self._processor.force_flush()
+        told, self._told = self._told, self._exporter.failed
+        return done and told == self._told
 
     def close(self) -> None:
-        """Send what is queued and stop."""
+        """Send what is queued, within the exporter's time-out, and stop."""
         self._processor.shutdown()  # type: ignore[no-untyped-call]
 
 
@@ -159,15 +173,43 @@ def _flat(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
+class _Counting(SpanExporter):
+    """An exporter that remembers what was not taken: the batching processor says nothing of it."""
+
+    def __init__(self, inner: SpanExporter) -> None:
+        self._inner = inner
+        self.failed = 0
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        result = self._inner.export(spans)
+        if result is not SpanExportResult.SUCCESS:
+            self.failed += len(spans)
+        return result
+
+    def shutdown(self) -> None:
+        self._inner.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return self._inner.force_flush(timeout_millis)
+
+
+def _timeout_s() -> int | None:
+    """Ours, shorter than OpenTelemetry's 10 s, for a backend that is away; None if one is set."""
+    names = ("OTEL_EXPORTER_OTLP_TIMEOUT", "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT")
+    return None if any(name in os.environ for name in names) else TIMEOUT_S
+
+
 def _grpc(endpoint: str, headers: dict[str, str], insecure: bool) -> SpanExporter:
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
     # gRPC's metadata has lower-case names only.
     lowered = tuple((name.lower(), value) for name, value in headers.items())
-    return OTLPSpanExporter(endpoint=endpoint, insecure=insecure, headers=lowered)
+    return OTLPSpanExporter(
+        endpoint=endpoint, insecure=insecure, headers=lowered, timeout=_timeout_s()
+    )
 
 
 def _http(endpoint: str, headers: dict[str, str], insecure: bool) -> SpanExporter:  # noqa: ARG001
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-    return OTLPSpanExporter(endpoint=endpoint, headers=headers)
+    return OTLPSpanExporter(endpoint=endpoint, headers=headers, timeout=_timeout_s())

@@ -146,7 +146,7 @@ def test_insecure_is_plaintext_and_a_plaintext_receiver_needs_it(
         assert [span.name for span in received.spans] == ["plain"]
         secure = OTelExporter(f"http://{received.endpoint}{path}").install()
         one_span("never in plaintext")
-        secure.flush()
+        assert not secure.flush()
         secure.uninstall()
         assert [span.name for span in received.spans] == ["plain"]
 

@@ -14,7 +14,8 @@ wrapper ── Invocation ── TraceSpan ── callmeter's call ── envelo
 
 from __future__ import annotations
 
-from callmeter.compat.synapsekit.budget import BudgetGuard, BudgetLimit, BudgetWarning
+from callmeter.compat.synapsekit.audit import AuditLog
+from callmeter.compat.synapsekit.budget import BudgetGuard
 from callmeter.compat.synapsekit.costs import CostRecord, CostTracker
 from callmeter.compat.synapsekit.distributed import DistributedTracer
 from callmeter.compat.synapsekit.metrics import PrometheusMetrics
@@ -24,10 +25,11 @@ from callmeter.compat.synapsekit.spans import Span, observe
 from callmeter.compat.synapsekit.switches import configure
 from callmeter.compat.synapsekit.tokens import TokenTracer
 from callmeter.compat.synapsekit.tracespan import TraceSpan
-from callmeter.sdk.budget import BudgetExceeded
+from callmeter.sdk.budget import BudgetExceeded, BudgetLimit, BudgetWarning
 from callmeter.sdk.circuit import CircuitState
 
 __all__ = [
+    "AuditLog",
     "BudgetExceeded",
     "BudgetGuard",
     "BudgetLimit",

@@ -4,55 +4,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
 from callmeter.clock import Clock
 from callmeter.compat.synapsekit.invocation import Invocation
+from callmeter.compat.synapsekit.prices import require_prices
 from callmeter.compat.synapsekit.wrapping import LLMWrapper
-from callmeter.money import float_to_pico, from_pico, to_pico
-from callmeter.sdk.budget import BudgetExceeded, Limits, LocalBudget
+from callmeter.money import from_pico
+from callmeter.sdk.budget import BudgetExceeded, BudgetLimit, BudgetWarning, LocalBudget
+from callmeter.sdk.budget_limit import Money, money_pico
 from callmeter.sdk.circuit import DEFAULT_COOLDOWN_S, CircuitState
 
 ACTIONS = ("raise", "warn")
 
-Usd = float | Decimal | str | int
 #: What a call is expected to cost, in USD, from its prompt and keywords; None is unknown.
-Estimator = Callable[[Any, dict[str, Any]], Usd | None]
-
-
-class BudgetWarning(UserWarning):
-    """A call goes over its budget and is made all the same."""
-
-
-@dataclass
-class BudgetLimit:
-    """Limits in USD; None is no limit. ``ValueError`` for an unknown window or a negative limit.
-
-    ``window`` is when spend is forgotten: ``session`` (with the guard), ``hour``, ``day`` or
-    ``month`` (UTC). ``per_request`` is measured against a call's estimate, ``per_user`` counts
-    within the window.
-    """
-
-    max_cost_usd: Usd
-    window: str = "session"  # "session", "hour", "day", "month"
-    max_tokens: int | None = None
-    per_request: Usd | None = None
-    per_user: Usd | None = None
-
-    def __post_init__(self) -> None:
-        self.limits()
-
-    def limits(self) -> Limits:
-        """The same in pico-USD."""
-        return Limits(
-            cost_pico=_pico(self.max_cost_usd),
-            window=self.window,
-            tokens=self.max_tokens,
-            per_request_pico=None if self.per_request is None else _pico(self.per_request),
-            per_user_pico=None if self.per_user is None else _pico(self.per_user),
-        )
+Estimator = Callable[[Any, dict[str, Any]], Money | None]
 
 
 class BudgetGuard(LLMWrapper):
@@ -79,6 +45,7 @@ class BudgetGuard(LLMWrapper):
         super().__init__(llm)
         if on_exceeded not in ACTIONS:
             raise ValueError(f"on_exceeded is one of {', '.join(ACTIONS)}, not {on_exceeded!r}")
+        require_prices()
         self.limit = limit
         self.on_exceeded = on_exceeded
         self._estimate = estimate
@@ -98,9 +65,9 @@ class BudgetGuard(LLMWrapper):
         """USD of one user in the current window."""
         return float(from_pico(self._budget.user_spent_pico(user)))
 
-    def check_before(self, estimated_cost: Usd | None = None, user_id: str | None = None) -> None:
+    def check_before(self, estimated_cost: Money | None = None, user_id: str | None = None) -> None:
         """For calls that are made elsewhere: may one be made? ``BudgetExceeded``, or a warning."""
-        estimate = None if estimated_cost is None else _pico(estimated_cost)
+        estimate = None if estimated_cost is None else money_pico(estimated_cost)
         try:
             self._budget.check(estimate, user_id)
         except BudgetExceeded as exc:
@@ -108,9 +75,9 @@ class BudgetGuard(LLMWrapper):
                 raise
             warnings.warn(str(exc), BudgetWarning, stacklevel=2)
 
-    def record_spend(self, cost: Usd, user_id: str | None = None, *, tokens: int = 0) -> None:
+    def record_spend(self, cost: Money, user_id: str | None = None, *, tokens: int = 0) -> None:
         """For calls that are made elsewhere: what one has cost."""
-        self._budget.record(_pico(cost), tokens=tokens, user=user_id)
+        self._budget.record(money_pico(cost), tokens=tokens, user=user_id)
 
     def reset(self) -> None:
         """Nothing spent, circuit closed."""
@@ -135,7 +102,3 @@ class BudgetGuard(LLMWrapper):
 def _user(one: Invocation) -> str | None:
     user = one.kwargs.get("user") or one.kwargs.get("user_id")
     return None if user is None else str(user)
-
-
-def _pico(usd: Usd) -> int:
-    return float_to_pico(usd) if isinstance(usd, float) else to_pico(usd)

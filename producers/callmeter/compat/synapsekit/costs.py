@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from callmeter.compat.synapsekit.invocation import Invocation
+from callmeter.compat.synapsekit.prices import require_prices
 from callmeter.compat.synapsekit.switches import SWITCHES
 from callmeter.compat.synapsekit.wrapping import LLMWrapper
 from callmeter.money import from_pico
@@ -66,6 +67,7 @@ class CostTracker(LLMWrapper):
 
     def __init__(self, llm: Any, currency: str = "USD") -> None:
         super().__init__(llm)
+        require_prices()
         self.currency = currency
         self._lock = threading.Lock()
         self._records: list[CostRecord] = []

@@ -10,8 +10,11 @@ from callmeter.compat.synapsekit.prices import cost_of
 from callmeter.compat.synapsekit.spans import SCOPE_NAME
 from callmeter.compat.synapsekit.tracespan import TraceSpan
 from callmeter.compat.synapsekit.usage import meter_of, model_of, provider_of, usage_in
+from callmeter.integrations.nesting import enter_billable
+from callmeter.money import from_pico
 from callmeter.pricing import CostParts
 from callmeter.sdk import api
+from callmeter.sdk.call import NO_CALL
 from callmeter.sdk.freezing import freeze
 from callmeter.sdk.scrub import cut_text, cut_texts
 
@@ -65,7 +68,9 @@ class Invocation:
         call = api.generation(
             f"llm.{self.method}", model=self.model, provider=self.provider, **self.attributes
         )
-        self.span = TraceSpan(f"llm.{self.method}", call, watched=self.recording is not None)
+        self.span = TraceSpan(f"llm.{self.method}", call)
+        if call is not NO_CALL:
+            enter_billable(call)
         self.span.note("gen_ai.operation.name", "chat")
         self.span.note("gen_ai.request.model", self.model)
         self.span.note("gen_ai.provider.name", self.provider)
@@ -82,9 +87,9 @@ class Invocation:
             span.call.usage(**usage)
             span.note("gen_ai.usage.input_tokens", usage.get("input", 0))
             span.note("gen_ai.usage.output_tokens", usage.get("output", 0))
+        if self.cost is not None:
+            span.note("cost_usd", float(from_pico(self.cost_pico)))
         if self.recording is not None:
-            if self.cost is not None:
-                span.note("cost_usd", self.cost_pico / 1e12)
             self.recording.end(span, answer)
 
     def failed(self, exc: BaseException) -> None:

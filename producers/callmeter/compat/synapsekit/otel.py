@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
@@ -50,14 +51,16 @@ class OTelExporter:
                 insecure=self._insecure,
             )
             self._remove = observe(self._bridge.export)
+            atexit.register(self.uninstall)
         return self
 
-    def flush(self, timeout_s: float = 10.0) -> bool:
-        """Send what has ended; whether that was done in time."""
-        return self._bridge is None or self._bridge.flush(timeout_s)
+    def flush(self) -> bool:
+        """Send what has ended; whether the backend took everything since the last flush."""
+        return self._bridge is None or self._bridge.flush()
 
     def uninstall(self) -> None:
-        """Send what has ended and stop."""
+        """Send what has ended and stop; the end of the process does it too."""
+        atexit.unregister(self.uninstall)
         bridge, self._bridge = self._bridge, None
         if self._remove is not None:
             self._remove()

@@ -36,11 +36,9 @@ class TraceSpan:
         call: Call = NO_CALL,
         *,
         parent: Frame | None = None,
-        watched: bool = True,
     ) -> None:
         around = FRAME.get() if parent is None else parent
         self.call = call
-        self._watched = watched
         self._token: Token[Frame] | None = None
         self._failure: BaseException | None = None
         self.frame: Frame
@@ -130,7 +128,7 @@ class TraceSpan:
         self.call.finish()
         span.end_time = self._now()
         span.duration_ms = (span.end_time - span.start_time) / timedelta(milliseconds=1)
-        if self._watched and self.sampled:
+        if self.sampled:
             finished(span)
 
     def _now(self) -> datetime:

@@ -1,0 +1,96 @@
+"""The audit log as it is stored: who did what with which model, and when.
+
+Entries come as annotations whose metadata has an ``audit`` object (``compat.synapsekit.AuditLog``).
+They are only ever added: this module reads, the log is append-only, annotations have no retention,
+and the port of an embedded store refuses to change a row. On a server, grant readers SELECT alone.
+"""
+
+# ruff: noqa: S608 - only text of this module is put together; every value is bound
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from callmeter.errors import UsageError
+from callmeter_sinks.clickhouse.store import Store
+from callmeter_sinks.queries.dimensions import Binding, Period
+
+MAX_ENTRIES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One entry. ``user``, ``model`` and ``call_id`` (a UUID) are empty if nobody said."""
+
+    at: datetime
+    project: str
+    service: str
+    action: str
+    user: str
+    model: str
+    call_id: str
+    detail: Mapping[str, Any]
+
+
+class AuditReader:
+    """Questions to the audit log of a store, of one project or of all. Reads only."""
+
+    def __init__(self, store: Store, project: str | None = None) -> None:
+        self._store = store
+        self._project = project
+
+    def query(
+        self,
+        *,
+        user: str | None = None,
+        model: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 100,
+    ) -> list[AuditEntry]:
+        """Entries, newest first: by user, by model, from ``since`` (aware), before ``until``.
+
+        ``UsageError`` for a time without a zone or a limit outside of 1 to 10,000.
+        """
+        if not 1 <= limit <= MAX_ENTRIES:
+            raise UsageError(f"the limit is 1 to {MAX_ENTRIES}")
+        binding = Binding()
+        where = ["JSONHas(metadata, 'audit')"]
+        where += Period.of(since, until).sql("ts", binding)
+        for column, value in (
+            ("project", self._project),
+            ("JSONExtractString(metadata, 'audit', 'user')", user),
+            ("JSONExtractString(metadata, 'audit', 'model')", model),
+        ):
+            if value is not None:
+                where.append(f"{column} = {binding.add(value, 'String')}")
+        answer = self._store.query(
+            "SELECT ts, project, service, text, "
+            "if(call_id = toUUID('00000000-0000-0000-0000-000000000000'), '', toString(call_id)), "
+            "JSONExtractRaw(metadata, 'audit') AS audit "
+            f"FROM annotations WHERE {' AND '.join(where)} "
+            "ORDER BY ts DESC, partition, origin DESC, idx DESC "
+            f"LIMIT {binding.add(limit, 'UInt32')}",
+            binding.values,
+        )
+        return [_entry(row) for row in answer.rows]
+
+
+def _entry(row: Sequence[Any]) -> AuditEntry:
+    at, project, service, action, call_id, audit = row
+    said = orjson.loads(audit)
+    return AuditEntry(
+        at=at,
+        project=project,
+        service=service,
+        action=action,
+        user=str(said.get("user") or ""),
+        model=str(said.get("model") or ""),
+        call_id=call_id,
+        detail=said.get("detail") or {},
+    )
