@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypedDict
@@ -10,7 +11,7 @@ from typing import TypedDict
 import click
 import orjson
 
-from callmeter.cli import options
+from callmeter.cli import options, tables, target
 from callmeter.cli.booklog import publish, published
 from callmeter.money import format_usd
 from callmeter.pricing import PriceBook, build_book, check_book, diff_books, load_own_prices
@@ -41,6 +42,7 @@ def command() -> None:
     callmeter prices list --model gpt-4o-mini
     callmeter prices check --prices own.toml
     callmeter prices update --prices own.toml
+    callmeter prices unpriced --since 7d
     """
 
 
@@ -139,3 +141,40 @@ def update(
         return
     publish(book, directory, kafka_url)
     click.echo(f"published {book.version}, {len(changes)} changes")
+
+
+@command.command(name="unpriced")
+@options.period
+@options.project
+@options.directory
+@options.store
+@options.formats
+@options.verbosity
+def unpriced(
+    since: datetime | None,
+    until: datetime | None,
+    project: str | None,
+    directory: Path | None,
+    store_url: str | None,
+    as_json: bool,
+    as_csv: bool,
+    quiet: bool,
+) -> None:
+    r"""List the providers and models whose calls have no known price, most calls first.
+
+    Give them a price in your own file, `prices update` for what comes and `reprice` for what is
+    stored. `repriced` counts calls that a correction has given a cost since.
+
+    \b
+    Example: callmeter prices unpriced --since 7d --csv
+    """
+    from callmeter_sinks.queries import repricing
+
+    with target.reading(directory, store_url) as store:
+        found = repricing.unpriced(store, since=since, until=until, project=project)
+    rows = [
+        asdict(row) | {"first_at": tables.iso(row.first_at), "last_at": tables.iso(row.last_at)}
+        for row in found
+    ]
+    names = [each.name for each in fields(repricing.UnpricedRow)]
+    tables.print_rows(rows, names, as_json=as_json, as_csv=as_csv, empty="every call has a price")

@@ -39,8 +39,14 @@ def _url(directory: Path | None, store_url: str | None) -> str:
     owner = running(home)
     if owner is not None:
         return owner.store_url
+    require_data(home)
+    return f"chdb:{home / STORE_DIRECTORY}"
+
+
+def require_data(directory: Path | None) -> None:
+    """``ConfigError`` unless the directory has a store: a question makes none."""
+    home = directory or Path(DEFAULT_DIR)
     if not (home / STORE_DIRECTORY).is_dir():
         raise ConfigError(
             f"no data in {home}: start `callmeter up`, or name the place with --dir or --store"
         )
-    return f"chdb:{home / STORE_DIRECTORY}"
