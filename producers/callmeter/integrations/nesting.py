@@ -8,15 +8,32 @@ same trace, then was only a wrapper if it is the same operation on the same mode
 
 from __future__ import annotations
 
+from contextvars import ContextVar
+
 from callmeter.sdk.call import Call
 from callmeter.sdk.encode import MODEL_OPERATIONS
 
 #: No trace is deeper than this; a bound, should parents ever run in a circle.
 MAX_DEPTH = 64
 
+#: A wrapper that cannot be a parent (it learns of its calls by callbacks) and calls a model next.
+_EXPECTING: ContextVar[Call | None] = ContextVar("callmeter_expecting", default=None)
+
+
+def expect(wrapper: Call) -> None:
+    """The next instrumented call of this task or thread, if it is the same one, bills instead of
+    ``wrapper``.
+    """
+    _EXPECTING.set(wrapper)
+
 
 def enter_billable(call: Call) -> None:
     """``call`` has started and will be billed: whoever wraps it will not."""
+    wrapper = _EXPECTING.get()
+    if wrapper is not None:
+        _EXPECTING.set(None)
+        if wrapper in wrapper.intake.open and _same(wrapper, call):
+            wrapper.wraps_billable()
     open_calls = {c.span: c for c in list(call.intake.open) if hasattr(c, "start_ns")}
     parent = call.parent
     for _ in range(MAX_DEPTH):
