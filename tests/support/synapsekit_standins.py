@@ -57,6 +57,16 @@ class StubLLM:
         self._input += tokens_in
         self._output += tokens_out
 
+    async def generate_with_messages(self, messages: Any, **kwargs: Any) -> str:
+        return await self.generate(messages, **kwargs)
+
+    async def stream_with_messages(self, messages: Any, **kwargs: Any) -> AsyncIterator[str]:
+        async for chunk in self.stream(messages, **kwargs):
+            yield chunk
+
+    async def call_with_tools(self, messages: Any, tools: Any) -> dict[str, Any]:
+        return {"content": await self.generate(messages), "tool_calls": tools}
+
     def cache_stats(self) -> dict[str, int]:
         return {"hits": 3}
 

@@ -6,6 +6,7 @@ what is to be kept?), asks the model, and tells them all the outcome, the innerm
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -14,9 +15,14 @@ from callmeter.compat.synapsekit.invocation import Invocation
 from callmeter.sdk.containment import CONTAINMENT
 from callmeter.sdk.context import FRAME, restore
 
+#: Other methods by which SynapseKit's programs ask a model; what they cost counts just as well.
+ANSWERING = frozenset({"generate_with_messages", "call_with_tools"})
+STREAMING = frozenset({"stream_with_messages"})
+
 
 class LLMWrapper:
-    """Wraps a model with ``generate(prompt, **kwargs)`` and ``stream(prompt, **kwargs)``.
+    """Wraps a model with ``generate(prompt, **kwargs)`` and ``stream(prompt, **kwargs)``, and with
+    ``generate_with_messages``, ``stream_with_messages`` and ``call_with_tools`` if it has them.
 
     Results, chunks and exceptions pass through unchanged; every other name is the model's own.
     """
@@ -27,14 +33,26 @@ class LLMWrapper:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "_llm":  # copying asks before __init__ has run
             raise AttributeError(name)
+        if name in ANSWERING or name in STREAMING:
+            getattr(self._llm, name)  # AttributeError if the model has no such method
+            return functools.partial(self._ask if name in ANSWERING else self._read, name)
         return getattr(self._llm, name)
 
     async def generate(self, prompt: Any, **kwargs: Any) -> Any:
         """The model's answer."""
-        chain, one = self._begin("generate", prompt, kwargs)
+        return await self._ask("generate", prompt, **kwargs)
+
+    async def stream(self, prompt: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
+        """The model's chunks, as they come; it is recorded when the stream ends."""
+        async with aclosing(self._read("stream", prompt, **kwargs)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def _ask(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        chain, one = self._begin("generate", args, kwargs)
         token = FRAME.set(one.span.frame)
         try:
-            answer = await one.llm.generate(prompt, **kwargs)
+            answer = await getattr(one.llm, method)(*args, **kwargs)
         except BaseException as exc:
             one.failed(exc)
             raise
@@ -43,13 +61,13 @@ class LLMWrapper:
         _tell(chain, one, answer)
         return answer
 
-    async def stream(self, prompt: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
-        """The model's chunks, as they come; it is recorded when the stream ends."""
-        chain, one = self._begin("stream", prompt, kwargs)
+    async def _read(self, method: str, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
+        chain, one = self._begin("stream", args, kwargs)
         chunks: list[Any] = []
         keep = one.recording is not None
         try:
-            async with aclosing(_inside(one, one.llm.stream(prompt, **kwargs))) as inner:
+            stream = getattr(one.llm, method)(*args, **kwargs)
+            async with aclosing(_inside(one, stream)) as inner:
                 async for chunk in inner:
                     one.span.call.first_token()
                     if keep:
@@ -61,9 +79,10 @@ class LLMWrapper:
         _tell(chain, one, chunks)
 
     def _begin(
-        self, method: str, prompt: Any, kwargs: dict[str, Any]
+        self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[list[LLMWrapper], Invocation]:
         chain = _chain(self)
+        prompt = args[0] if args else kwargs.get("messages", "")
         one = Invocation(method, chain[-1]._llm, prompt, kwargs)
         for wrapper in chain:
             wrapper.before(one)

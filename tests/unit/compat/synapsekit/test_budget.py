@@ -287,3 +287,28 @@ def test_negative_limits_are_refused() -> None:
         BudgetLimit(max_cost_usd=-1)
     with pytest.raises(ValueError, match="not negative"):
         guard_of(BudgetLimit(max_cost_usd=1), cooldown_s=-1)
+
+
+def test_no_way_of_asking_a_model_passes_by_its_budget(callmeter_capture: Capture) -> None:
+    llm = StubLLM(("x y", 1000, 500))
+    tracker = CostTracker(llm)
+    guard = BudgetGuard(tracker, BudgetLimit(max_cost_usd=3 * COST))
+    messages = [{"role": "user", "content": "q"}]
+
+    async def streamed():
+        return [chunk async for chunk in guard.stream_with_messages(messages)]
+
+    assert run(guard.generate_with_messages(messages, temperature=1)) == "x y "
+    assert run(streamed()) == ["x ", "y "]
+    assert run(guard.call_with_tools(messages, ["a tool"]))["tool_calls"] == ["a tool"]
+    assert len(tracker.records) == len(callmeter_capture.calls) == len(llm.asked) == 3
+    for ask in (
+        guard.generate_with_messages(messages),
+        streamed(),
+        guard.call_with_tools(messages, []),
+    ):
+        with pytest.raises(BudgetExceeded):
+            run(ask)
+    assert len(llm.asked) == 3
+    with pytest.raises(AttributeError):
+        _ = BudgetGuard(object(), BudgetLimit(max_cost_usd=1)).call_with_tools
