@@ -34,6 +34,7 @@ COMMANDS = {
     "collector": "collector",
     "worker": "worker",
     "sink": "sink",
+    "run-metadata": "run_metadata",
     "doctor": "doctor",
 }
 
@@ -74,7 +75,17 @@ class LazyGroup(click.Group):
         if module is None:
             return None
         loaded: click.Command = importlib.import_module(f"callmeter.cli.{module}").command
+        _keep_lines(loaded)
         return loaded
+
+
+def _keep_lines(command: click.Command) -> None:
+    """Docstrings are raw text, so click's mark of lines that are not to be wrapped is made here."""
+    if command.help:
+        command.help = command.help.replace("\\b\n", "\b\n")
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            _keep_lines(each)
 
 
 @click.group(
