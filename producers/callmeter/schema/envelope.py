@@ -63,7 +63,8 @@ def encode(header: Header, lines: Sequence[bytes]) -> bytes:
         "service": header.service,
         "sdk": header.sdk,
         "accepted": header.accepted,
-        "dropped": dict(header.dropped),
+        # A reason may be a member of ``DropReason``, which orjson takes for no text.
+        "dropped": {str(reason): count for reason, count in header.dropped.items()},
     }
     if header.last:
         head["last"] = True

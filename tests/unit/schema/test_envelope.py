@@ -14,6 +14,7 @@ from callmeter.schema.envelope import (
     split_envelopes,
     split_lines,
 )
+from callmeter.schema.reasons import DropReason
 
 SOURCE = "01920f3e-7a10-7c44-9d21-3b5e8f6a9c01"
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=256)
@@ -47,6 +48,19 @@ def test_a_header_survives_the_wire(header):
 def test_envelopes_back_to_back_split_as_they_were_sent(many):
     values = [encode(header, [b'{"kind":"a"}', b'{"kind":"b"}']) for header in many]
     assert list(split_envelopes(b"".join(values))) == values
+
+
+def test_drops_may_be_told_by_their_typed_reason():
+    header = Header(
+        source="018f0000-0000-7000-8000-000000000001",
+        seq=0,
+        n=1,
+        sent_us=1,
+        project="p",
+        dropped={DropReason.QUEUE_FULL: 3},
+    )
+    data = encode(header, [b'{"kind":"x"}'])
+    assert decode_header(split_lines(data)[0]).dropped == {"queue_full": 3}
 
 
 def test_the_count_must_be_true():
