@@ -25,7 +25,8 @@ def command(
     r"""Bring the schema of a ClickHouse up to this version; running it again does nothing.
 
     A store that a newer callmeter has migrated is refused. On a server retention is set too, from
-    arrival and never by event time; an embedded store keeps everything.
+    arrival and never by event time; a table that is not named gets its default at every run, so
+    keep what you want in CALLMETER_RETENTION_DAYS. An embedded store keeps everything.
 
     \b
     Example: callmeter migrate --store clickhouse://user:password@localhost:8123/callmeter

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -65,7 +66,7 @@ class Asked:
 @click.option(
     "--limit", default=_ROWS, show_default=True, type=click.IntRange(1), help="Most groups shown."
 )
-@click.option("--once", is_flag=True, help="Print once and end; so do --json and --csv.")
+@click.option("--once", is_flag=True, help="Print once and end; so do --json, --csv and a pipe.")
 @options.project
 @options.directory
 @options.store
@@ -99,7 +100,7 @@ def command(
         raise UsageError("--by names at least one dimension")
     asked = Asked(dims, project, window, limit)
     with target.reading(directory, store_url) as store:
-        if once or as_json or as_csv:
+        if once or as_json or as_csv or not sys.stdout.isatty():
             rows, total = _look(store, asked)
             more = {"totals": total, "since": total.pop("since"), "until": total.pop("until")}
             if not (as_json or as_csv) and rows:
