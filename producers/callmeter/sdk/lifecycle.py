@@ -98,7 +98,7 @@ def _handle_sigterm() -> None:
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         _set_handler(signal.SIGTERM, _on_sigterm)
     elif signal.signal is _set_handler:
-        signal.signal = _set_by_host
+        signal.signal = _set_by_host  # type: ignore[assignment]  # the same, with a narrower type
 
 
 @functools.wraps(_set_handler)

@@ -38,6 +38,7 @@ from support.cli import environment, started
 from support.embedded import Pipeline
 from support.synapsekit_standins import RAG, InMemoryVectorStore, RAGConfig, StubLLM
 
+
 class Stored:
     """Meters into the pipeline; ``rows`` reads this test's project back."""
 
