@@ -16,6 +16,7 @@ from callmeter.ids import uuid7
 from callmeter.schema.envelope import Header, encode
 from callmeter.transports.factory import open_transport
 from callmeter.transports.protocol import Sealed
+from callmeter_sinks.queries.arrivals import Arrival, Arrivals
 from support.cli import callmeter as run
 from support.embedded import Pipeline
 
@@ -134,6 +135,20 @@ def test_tail_prints_every_stored_call_once(filled: Filled) -> None:
     assert isinstance(totals, dict)
     assert costs == Decimal(totals["cost_usd"])
     assert len(filled.ask("tail", "--once", "--limit", 2).splitlines()) == 2
+
+
+def test_following_gives_every_arrival_once(filled: Filled, project: str) -> None:
+    arrivals = Arrivals(filled.pipeline.store, project=project)
+    assert list(arrivals.new()) == []
+    found: list[Arrival] = []
+    for round_ in range(3):
+        source = uuid7()
+        header = Header(source, 0, 1, _now_us(), project, accepted=1)
+        line = b'{"kind":"call_end","round":%d}' % round_
+        deliver(filled.pipeline.url, [Sealed(source, 0, 1, encode(header, [line]))])
+        filled.pipeline.wait(lambda: bool(found.extend(arrivals.new()) or found[round_:]))  # noqa: B023
+    assert [(each.kind, each.project) for each in found] == [("dead letter", project)] * 3
+    assert list(arrivals.new()) == []
 
 
 def test_experiment_with_its_plot(filled: Filled) -> None:

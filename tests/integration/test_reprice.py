@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
 from uuid import uuid4
 
@@ -10,11 +11,15 @@ import orjson
 import pytest
 
 import callmeter
-from callmeter.cli.corrections import Run
+from callmeter.cli.corrections import Run, corrections
 from callmeter.clock import SystemClock
 from callmeter.money import from_pico
+from callmeter.pricing import Pricer, build_book, load_own_prices
 from callmeter.replay.sending import send_all
+from callmeter.schema.envelope import Header, encode
 from callmeter.transports.factory import open_transport
+from callmeter.transports.protocol import Sealed
+from callmeter_sinks.queries.repricing import priced_calls
 from support.cli import Ran
 from support.cli import callmeter as run
 from support.embedded import Pipeline
@@ -130,15 +135,26 @@ def test_twice_is_once_and_back_again(
     assert cost(embedded, spent) == from_pico(NEW + SECRET) + Decimal(REPORTED)
 
 
+@pytest.mark.parametrize("sent", [0, 1, 4])
 def test_a_run_that_was_cut_short_is_taken_over(
-    embedded: Pipeline, prices: Path, spent: str
+    embedded: Pipeline, prices: Path, spent: str, sent: int
 ) -> None:
-    """Its fence is in the log and its corrections are not: the next run takes another number."""
-    cut_short = Run(spent, 0)
-    fence = cut_short.fence("cut short", SystemClock().now_us())
-    send_all(open_transport(embedded.url), [fence], clock=SystemClock())
-    assert reprice(embedded, prices, spent).json()["totals"]["changed"] == 2 * EACH
+    """Fence and some corrections are on their way, the close is not: the next run does the rest."""
+    cut_short, now_us = Run(spent, 0), SystemClock().now_us()
+    envelopes = [cut_short.fence("cut short", now_us)]
+    pricer = Pricer(build_book(load_own_prices(prices)))
+    calls = priced_calls(embedded.store, since=None, until=None, project=spent)
+    lines = list(islice(corrections(calls, pricer, {}, now_us), sent))
+    if lines:
+        header = Header(cut_short.source, 1, sent, now_us, spent, accepted=1 + sent)
+        envelopes.append(Sealed(cut_short.source, 1, sent, encode(header, lines)))
+    send_all(open_transport(embedded.url), envelopes, clock=SystemClock())
+    # Not waited for: what was sent may not be stored yet.
+    reprice(embedded, prices, spent).json()
     assert cost(embedded, spent) == from_pico(NEW + SECRET) + Decimal(REPORTED)
+    assert embedded.store.query(
+        "SELECT count() FROM costs WHERE project = {p:String}", {"p": spent}
+    ).rows == [(2 * EACH,)]
     assert Run(spent, 1).source in {row.source for row in embedded.queries.sources(project=spent)}
     assert reprice(embedded, prices, spent).json()["totals"]["changed"] == 0
 
