@@ -60,6 +60,10 @@ class Invocation:
         self.recording: Recording | None = None
         #: Attributes of the metered call that wrappers want to see on it.
         self.attributes: dict[str, Any] = {}
+        #: Below is a guard of callmeter's own, so this call is not the billable one; and wrappers
+        #: below that make the span of the model's call.
+        self.billed_below = False
+        self.seen_below = False
         self._meter = meter_of(llm)
         self.span: TraceSpan
 
@@ -68,9 +72,11 @@ class Invocation:
         call = api.generation(
             f"llm.{self.method}", model=self.model, provider=self.provider, **self.attributes
         )
-        self.span = TraceSpan(f"llm.{self.method}", call)
+        self.span = TraceSpan(f"{'guard' if self.seen_below else 'llm'}.{self.method}", call)
         if call is not NO_CALL:
             enter_billable(call)
+            if self.billed_below:
+                call.wraps_billable()
         self.span.note("gen_ai.operation.name", "chat")
         self.span.note("gen_ai.request.model", self.model)
         self.span.note("gen_ai.provider.name", self.provider)

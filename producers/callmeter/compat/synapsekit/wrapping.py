@@ -12,6 +12,7 @@ from contextlib import aclosing
 from typing import Any
 
 from callmeter.compat.synapsekit.invocation import Invocation
+from callmeter.sdk.budget import BudgetGuard as SharedGuard
 from callmeter.sdk.containment import CONTAINMENT
 from callmeter.sdk.context import FRAME, restore
 
@@ -83,7 +84,11 @@ class LLMWrapper:
     ) -> tuple[list[LLMWrapper], Invocation]:
         chain = _chain(self)
         prompt = args[0] if args else kwargs.get("messages", "")
-        one = Invocation(method, chain[-1]._llm, prompt, kwargs)
+        below = chain[-1]._llm
+        one = Invocation(method, below, prompt, kwargs)
+        if isinstance(below, SharedGuard):  # it meters what it asks, or what it asks does
+            one.billed_below = True
+            one.seen_below = isinstance(below.llm, LLMWrapper)
         for wrapper in chain:
             wrapper.before(one)
         one.begin()

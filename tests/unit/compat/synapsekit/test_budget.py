@@ -3,6 +3,7 @@
 import asyncio
 import warnings
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import pytest
 
@@ -14,8 +15,11 @@ from callmeter.compat.synapsekit import (
     BudgetWarning,
     CircuitState,
     CostTracker,
+    Span,
+    TracingMiddleware,
 )
 from callmeter.money import to_pico
+from callmeter.sdk.budget import BudgetGuard as SharedGuard
 from callmeter.sdk.budget import Limits, LocalBudget
 from callmeter.testing import Capture
 from support.synapsekit_standins import LLMConfig, StubLLM
@@ -312,3 +316,17 @@ def test_no_way_of_asking_a_model_passes_by_its_budget(callmeter_capture: Captur
     assert len(llm.asked) == 3
     with pytest.raises(AttributeError):
         _ = BudgetGuard(object(), BudgetLimit(max_cost_usd=1)).call_with_tools
+
+
+@pytest.mark.parametrize("inner", [lambda llm: llm, CostTracker], ids=["bare", "tracked"])
+def test_around_a_guard_of_callmeters_own_a_call_is_billed_and_counted_once(
+    callmeter_capture: Capture, spans: list[Span], inner
+) -> None:
+    llm = StubLLM(("x", 1000, 500))
+    guard = SharedGuard(inner(llm), BudgetLimit(max_cost_usd=1.00))
+    assert run(TracingMiddleware(guard).generate("q")) == "x "
+    assert len(llm.asked) == 1
+    assert guard.spent == Decimal("0.00045")
+    assert [span.name for span in spans].count("llm.generate") == 1
+    billed = [call["usage"] for call in callmeter_capture.calls if "usage" in call]
+    assert billed == [{"input": 1000, "output": 500}]
