@@ -147,7 +147,9 @@ class BudgetGuard:
             LocalBudget(each.limits(), cooldown_s=cooldown_s, clock=self._clock) for each in limits
         ]
         shared = None if budget is None else _shared(budget, client, self._clock, cooldown_s)
-        self._books = Books(local, shared, stale_stops=on_stale == "stop")
+        about = client or api.default_client()
+        off = about is not None and about.settings.disabled
+        self._books = Books(local, shared, stale_stops=on_stale == "stop" and not off)
         pricer()  # the book is read here, not in a call
         WATCH.start()
 
@@ -320,7 +322,7 @@ def _shared(name: str, client: Client | None, clock: Clock, cooldown_s: float) -
     from callmeter.sdk.budget_following import shared_budget
 
     found = client or api.default_client()
-    if found is None or (found.url is None and not found.settings.disabled):
+    if found is None:
         raise UsageError(
             f"the shared budget {name!r} needs a client: callmeter.init(url) before the guard"
         )

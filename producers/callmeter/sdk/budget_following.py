@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 
 from callmeter.clock import Clock
+from callmeter.errors import ConfigError
 from callmeter.sdk import lifecycle
 from callmeter.sdk.budget_calls import WATCH
 from callmeter.sdk.budget_feeds import Follower, feed_for
 from callmeter.sdk.budget_shared import SharedBudget
 from callmeter.sdk.client import Client
+from callmeter.sdk.containment import logger
 
 
 class _Followed:
@@ -34,7 +36,8 @@ lifecycle.on_fork(_followed.forked)
 def shared_budget(client: Client, name: str, clock: Clock, cooldown_s: float) -> SharedBudget:
     """The budget of this name as the client's backend tells of it; followed from now on.
 
-    A disabled client's budgets are never followed, and refuse nothing.
+    A client that sends to neither a collector nor Kafka is told of nothing: its budgets are as if
+    cut off, with one line in the log unless the client is disabled.
     """
     with _followed.lock:
         found = _followed.budgets.get((client, name))
@@ -43,7 +46,11 @@ def shared_budget(client: Client, name: str, clock: Clock, cooldown_s: float) ->
         budget = SharedBudget(name, clock, cooldown_s)
         if client.settings.disabled:
             return budget
-        follower = Follower(budget, feed_for(client))
+        try:
+            follower = Follower(budget, feed_for(client))
+        except ConfigError as exc:
+            logger.warning("budget %r is not followed: %s", name, exc)
+            return budget
         _followed.budgets[client, name] = budget, follower
     WATCH.follow(client, budget)
     follower.start()

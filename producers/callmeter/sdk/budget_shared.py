@@ -70,6 +70,7 @@ class SharedBudget:
             self._heard_s = self._clock.monotonic_s()
             self._define(definition)
             self._statuses = {}
+            self._unseen.begin_anew()
             for status in statuses:
                 self._take(status)
 

@@ -78,6 +78,10 @@ class Unseen:
                 left.append(each)
         self._acknowledged[entity] = left
 
+    def begin_anew(self) -> None:
+        """Another stream, maybe of another log: what statuses included before says nothing."""
+        self._included = {}
+
     def expire(self, entity: str, now_s: float) -> None:
         """Forget what was acknowledged long ago. Only while the status is fresh."""
         waiting = self._acknowledged.get(entity)

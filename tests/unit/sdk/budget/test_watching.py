@@ -7,12 +7,16 @@ from decimal import Decimal
 import pytest
 
 import callmeter
+from callmeter.clock import ManualClock
 from callmeter.errors import UsageError
 from callmeter.schema.budgets import Budget
 from callmeter.schema.status import BudgetStatus
 from callmeter.schema.windows import window_at
+from callmeter.sdk import api
 from callmeter.sdk.budget_calls import WATCH
 from callmeter.sdk.budget_shared import SharedBudget
+from callmeter.sdk.client import Client
+from callmeter.settings import Settings
 from callmeter.testing import Capture, CaptureTransport
 from callmeter.transports.protocol import Outcome
 
@@ -98,10 +102,6 @@ def test_calls_that_carry_no_cost_are_not_counted(captured, shared):
 
 
 def test_calls_of_other_clients_are_not_counted(captured, shared):
-    from callmeter.clock import ManualClock
-    from callmeter.sdk.client import Client
-    from callmeter.settings import Settings
-
     other = Client(
         Settings(handle_signals=False), transport=CaptureTransport(), clock=ManualClock(),
         threaded=False,
@@ -112,8 +112,23 @@ def test_calls_of_other_clients_are_not_counted(captured, shared):
     other.close(0.0)
 
 
-def test_a_shared_budget_needs_somewhere_to_hear_of_it(captured):
-    with pytest.raises(UsageError, match=r"callmeter.init\(url\)"):
-        callmeter.BudgetGuard(budget="b")
+def test_a_shared_budget_needs_somewhere_to_hear_of_it(captured, caplog):
+    callmeter.BudgetGuard(budget="b").check()
+    assert "is not followed" in caplog.text
+    strict = callmeter.BudgetGuard(budget="b", on_stale="stop")
+    with pytest.raises(callmeter.BudgetExceeded, match="not known"):
+        strict.check()
     with pytest.raises(UsageError, match="limit"):
         callmeter.BudgetGuard()
+
+
+def test_a_disabled_client_stops_nothing_and_none_at_all_is_said(caplog):
+    off = Client(Settings(disabled=True))
+    callmeter.BudgetGuard(budget="b", on_stale="stop", client=off).check()
+    assert not caplog.text
+    before = api.swap(None)
+    try:
+        with pytest.raises(UsageError, match=r"callmeter.init\(url\)"):
+            callmeter.BudgetGuard(budget="b")
+    finally:
+        api.swap(before)
