@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -24,60 +22,15 @@ from callmeter.compat.synapsekit import (
     DistributedTracer,
     Span,
     TracingMiddleware,
-    configure,
     observe,
 )
-from callmeter.compat.synapsekit.switches import SWITCHES
-from callmeter.embedded import running
-from callmeter.errors import UsageError
 from callmeter.integrations.prometheus import StoredTotals, Total
-from callmeter_sinks.audit import AuditReader
-from callmeter_sinks.clickhouse.store import PermanentStoreError, open_store
-from callmeter_sinks.queries.calls import CallRow
-from support.cli import environment, started
+from support.cli import environment
 from support.embedded import Pipeline
 from support.synapsekit_standins import RAG, InMemoryVectorStore, RAGConfig, StubLLM
+from support.synapsekit_stored import Stored, stored
 
-
-class Stored:
-    """Meters into the pipeline; ``rows`` reads this test's project back."""
-
-    def __init__(self, pipeline: Pipeline, project: str) -> None:
-        self.pipeline = pipeline
-        self.project = project
-        self.configure()
-
-    def configure(self, **switches: object) -> None:
-        configure(self.pipeline.url, project=self.project, **switches)
-
-    def settle(self, calls: int) -> list[CallRow]:
-        assert callmeter.flush(20.0).ok
-        stats = callmeter.stats()
-        self.pipeline.settle(stats.source, stats.envelopes)
-        self.pipeline.wait(lambda: len(self.rows()) >= calls)
-        return self.rows()
-
-    def rows(self) -> list[CallRow]:
-        return self.pipeline.queries.calls(project=self.project)
-
-    def everything(self) -> str:
-        """Every text of every table, and the log's file, as one."""
-        found = []
-        for (table,) in self.pipeline.store.query(
-            "SELECT name FROM system.tables WHERE database = currentDatabase() "
-            "AND engine LIKE '%MergeTree'"
-        ).rows:
-            rows = self.pipeline.store.query(f"SELECT toString(tuple(*)) FROM `{table}`").rows
-            found += [row[0] for row in rows]
-        log = b"".join(p.read_bytes() for p in self.pipeline.directory.glob("log.db*"))
-        return "\n".join(found) + log.decode("latin-1")
-
-
-@pytest.fixture
-def stored(embedded: Pipeline, project: str) -> Iterator[Stored]:
-    yield Stored(embedded, project)
-    callmeter.close()
-    SWITCHES.inputs = SWITCHES.outputs = True
+__all__ = ["stored"]  # a fixture
 
 
 @pytest.fixture
@@ -318,84 +271,3 @@ def test_an_exporter_that_is_restarted_does_not_count_replayed_events_twice(
     replay()
     embedded.wait(lambda: received() > first_received)  # they came again, and were duplicates
     assert shown(totals) == before
-
-
-@pytest.mark.acceptance(229)
-def test_the_audit_log_is_asked_by_user_model_and_time(stored: Stored) -> None:
-    writer, reader = AuditLog(), AuditLog(AuditReader(stored.pipeline.store, stored.project))
-    for number in range(6):
-        user = "alice" if number % 2 else "bob"
-        model = "gpt-4o" if number < 3 else "gpt-4o-mini"
-        writer.record("llm.generate", user=user, model=model, number=number)
-    callmeter.annotation("no entry of the audit log", metadata={"user": "alice"})
-    assert callmeter.flush(20.0).ok
-    stored.pipeline.wait(lambda: len(reader.query()) == 6)
-    numbers = [entry.detail["number"] for entry in reader.query()]
-    assert numbers == [5, 4, 3, 2, 1, 0]
-    assert [e.detail["number"] for e in reader.query(user="alice")] == [5, 3, 1]
-    assert [e.detail["number"] for e in reader.query(model="gpt-4o")] == [2, 1, 0]
-    assert [e.detail["number"] for e in reader.query(user="alice", model="gpt-4o")] == [1]
-    assert [e.detail["number"] for e in reader.query(limit=2)] == [5, 4]
-    entries = reader.query()
-    middle = entries[2].at
-    assert [e.detail["number"] for e in reader.query(since=middle)] == [5, 4, 3]
-    assert [e.detail["number"] for e in reader.query(until=middle)] == [2, 1, 0]
-    assert reader.query(since=datetime.now(UTC) + timedelta(hours=1)) == []
-    assert reader.query(user="alice' OR 1=1 --") == []
-    assert (entries[0].action, entries[0].user, entries[0].model) == (
-        "llm.generate",
-        "alice",
-        "gpt-4o-mini",
-    )
-    with pytest.raises(UsageError, match="needs the store"):
-        writer.query()
-
-
-@pytest.mark.acceptance(229)
-def test_the_audit_log_is_only_added_to(stored: Stored) -> None:
-    reader = AuditReader(stored.pipeline.store, stored.project)
-    AuditLog().record("first", user="alice")
-    assert callmeter.flush(20.0).ok
-    stored.pipeline.wait(lambda: len(reader.query()) == 1)
-    offered = {name for kind in (AuditLog, AuditReader) for name in vars(kind) if name[0] != "_"}
-    assert offered == {"record", "query"}
-    for statement in (
-        "ALTER TABLE annotations DELETE WHERE 1",
-        "ALTER TABLE annotations UPDATE text = '' WHERE 1",
-        "DELETE FROM annotations WHERE 1",
-        "TRUNCATE TABLE annotations",
-        "DROP TABLE annotations",
-    ):
-        with pytest.raises(PermanentStoreError):
-            stored.pipeline.store.command(statement)
-    assert [entry.action for entry in reader.query()] == ["first"]
-
-
-@contextlib.contextmanager
-def up(directory: Path) -> Iterator[tuple[str, AuditReader]]:
-    """A pipeline of this test's own: its collector and a reader of its audit log."""
-    with started("up", "--dir", directory, "--port", 0) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        owner = running(directory)
-        assert owner is not None
-        store = open_store(owner.store_url)
-        try:
-            yield owner.url, AuditReader(store)
-        finally:
-            store.close()
-        process.terminate()
-        _, err = process.communicate(timeout=60)
-        assert process.returncode == 0, err
-
-
-@pytest.mark.acceptance(229)
-def test_the_audit_log_survives_a_restart(tmp_path: Path) -> None:
-    with up(tmp_path) as (url, _):
-        callmeter.init(url, project="audited")
-        AuditLog().record("approved", user="alice", model="gpt-4o")
-        assert callmeter.flush(20.0).ok
-        callmeter.close()
-    with up(tmp_path) as (_, reader):
-        (entry,) = reader.query(user="alice")
-        assert (entry.action, entry.model, entry.project) == ("approved", "gpt-4o", "audited")
