@@ -141,7 +141,7 @@ class _Engine:
         except ImportError as exc:
             raise MissingExtraError("chdb", "embedded") from exc
         with self._slots:
-            handle = chdb.connect(self._path)
+            handle = chdb.connect(self._path)  # type: ignore[no-untyped-call, unused-ignore]
             try:
                 self._prepare(handle, request)
                 if request.data is not None:
