@@ -22,6 +22,7 @@ PACKAGES = {
     "callmeter_processors": "processors",
     "callmeter_sinks": "sinks",
 }
+DATA = "examples/data"
 HEAVY = ("aiokafka", "faust", "clickhouse_connect", "aiohttp", "chdb", "click", "rich")
 MOST_DISTRIBUTIONS = 4
 EXIT_CONFIG = 78
@@ -54,13 +55,15 @@ def build() -> Path:
 def wanted_files() -> set[str]:
     """Every committed or new file of the packages, by its name in the wheel."""
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *PACKAGES.values()],
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *PACKAGES.values(), DATA],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
     )
-    return {name.split("/", 1)[1] for name in listed.stdout.splitlines() if (ROOT / name).is_file()}
+    names = (name for name in listed.stdout.splitlines() if (ROOT / name).is_file())
+    # The demo's trace lies beside the examples and travels inside the SDK's package.
+    return {name.replace(DATA, "x/callmeter/data").split("/", 1)[1] for name in names}
 
 
 def check_contents(wheel: Path) -> list[str]:
