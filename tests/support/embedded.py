@@ -36,8 +36,28 @@ class Pipeline:
         return Queries(self.store)
 
     def settle(self, source: str, envelopes: int) -> None:
-        """Wait until that many envelopes of a source are stored (``Stats.source, .envelopes``)."""
-        self.wait(lambda: arrived(self.store, [source])[source].envelopes >= envelopes)
+        """Wait until that many envelopes of a source are stored (``Stats.source, .envelopes``).
+
+        An insert fills the ledger and the calls one after the other, so both are looked at.
+        """
+        self.wait(
+            lambda: (
+                arrived(self.store, [source])[source].envelopes >= envelopes
+                and self._calls_are_there(source)
+            )
+        )
+
+    def _calls_are_there(self, source: str) -> bool:
+        mine = (
+            "SELECT log_id, partition, origin FROM envelopes "
+            "WHERE source = {source:UUID} AND verdict = 'accepted'"
+        )
+        sql = (
+            f"SELECT (SELECT count() FROM calls WHERE (log_id, partition, origin) IN ({mine})) "
+            "= (SELECT sum(call_ends) FROM envelopes "
+            "WHERE source = {source:UUID} AND verdict = 'accepted')"
+        )
+        return bool(self.store.query(sql, {"source": source}).rows[0][0])
 
     def wait(self, holds: Callable[[], bool]) -> None:
         """Wait until something holds that the pipeline is about to bring about."""

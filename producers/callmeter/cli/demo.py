@@ -83,10 +83,13 @@ def _answer(plan: Plan, outcome: Outcome, store: Store, *, quiet: bool) -> int:
     from callmeter_sinks.verify import verify
 
     out = console()
+    # First, though it is printed last: an insert fills its tables one after the other, and verify
+    # waits until they agree.
+    verdict = verify(store)
     if not quiet:
         out.print(summary(Path(TRACE), plan, outcome))
     out.print(render.as_table(Queries(store).report(["hour", "model"])))
-    return show_verdict(verify(store), out)
+    return show_verdict(verdict, out)
 
 
 @contextmanager
