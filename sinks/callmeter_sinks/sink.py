@@ -75,7 +75,10 @@ class Sink:
         return self._finish()
 
     def drain(self) -> SinkStats:
-        """Insert everything up to the log's end as it is now; with a group, of what is assigned."""
+        """Insert everything up to the log's end as it is now, of the partitions the source gives.
+
+        A group gives what its members leave over, dead ones too for a while: read a whole topic.
+        """
         ends: dict[int, int] = {}
         while not self._stop.is_set():
             try:

@@ -159,6 +159,26 @@ def test_a_second_sink_of_the_group_takes_partitions_over_and_gives_them_back(
     assert max(generation for _, generation in claims) >= 3
 
 
+def test_a_drain_reads_every_partition_whatever_the_group_holds(
+    settings: KafkaSettings, topics: AppliedTopics, store: Store
+) -> None:
+    streams = [MeteredStream(topics.log_id, partition) for partition in range(PARTITIONS)]
+    for stream in streams:
+        write(settings, [(stream.partition, stream.checkpoint(envelopes=4))])
+    # A member that holds partitions and reads none, as one does that died while it was joining.
+    member = reader(settings, topics)
+    until(lambda: len(member.assignment()) == PARTITIONS)
+    source = KafkaGroupReader(
+        settings, "metered", group="sink", log_id=topics.log_id, whole=True, session_s=6.0
+    )
+    try:
+        Sink(store, source, limits=SMALL).drain()
+    finally:
+        source.close()
+        member.close()
+    assert stored(store) == expected(total(streams))
+
+
 def test_offsets_are_committed_for_displays_of_lag(
     settings: KafkaSettings, topics: AppliedTopics, store: Store
 ) -> None:

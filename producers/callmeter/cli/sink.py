@@ -37,6 +37,7 @@ def command(
     r"""Insert metered records into ClickHouse, exactly once, until SIGTERM.
 
     The store itself says how far it is, so a sink may be killed at any time and several may run.
+    With --drain it takes every partition for itself; sinks beside it give way and claim them back.
 
     \b
     Example: callmeter sink --kafka kafka://localhost:9092 --store clickhouse://localhost:8123/callmeter
@@ -71,6 +72,7 @@ def command(
             METERED.name,
             group="sink",
             log_id=asyncio.run(read_log_id(settings)),
+            whole=drain,
         )
         stack.callback(source.close)
         sink = Sink(store, source, accept_loss=accept_loss)

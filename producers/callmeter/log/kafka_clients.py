@@ -45,3 +45,11 @@ def make_consumer(settings: KafkaSettings) -> Any:
 def make_admin(settings: KafkaSettings) -> Any:
     """An AIOKafkaAdminClient that is not started."""
     return AIOKafkaAdminClient(**settings.client_kwargs())
+
+
+async def partitions_of(consumer: Any, full: str) -> set[int]:
+    """The partitions of a topic as the broker has them now; none if it has no such topic."""
+    if consumer.partitions_for_topic(full) is None:
+        await consumer._client.add_topic(full)
+        await consumer._client.force_metadata_update()
+    return set(consumer.partitions_for_topic(full) or ())

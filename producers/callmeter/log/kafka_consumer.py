@@ -1,9 +1,9 @@
-"""A consumer group's member for a thread that pulls: the sink's side of Kafka.
+"""A consumer for a thread that pulls: the sink's side of Kafka.
 
-The group gives partitions and nothing else. Where to read from is said by whoever reads; committed
-offsets are written for displays of lag and never read. aiokafka runs on a loop and a thread of its
-own: it goes on with heartbeats while the reader is busy, and holds at most ``HELD_BYTES`` and one
-fetch of each partition.
+A group, or the caller's wish for all, gives partitions and nothing else. Where to read from is said
+by whoever reads; committed offsets are written for displays of lag and never read. aiokafka runs on
+a loop and a thread of its own: it goes on with heartbeats while the reader is busy, and holds at
+most ``HELD_BYTES`` and one fetch of each partition.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from typing import Any, TypeVar
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 
-from callmeter.errors import CallmeterError, DataError, UnreachableError
-from callmeter.log.kafka_clients import FETCH_BYTES
+from callmeter.errors import CallmeterError, ConfigError, DataError, UnreachableError
+from callmeter.log.kafka_clients import FETCH_BYTES, partitions_of
 from callmeter.log.kafka_errors import kafka_errors, translated
 from callmeter.log.kafka_settings import KafkaSettings
 from callmeter.log.record import LogRecord
@@ -62,6 +62,8 @@ class _Held:
 class KafkaGroupReader:
     """Committed records of one topic, for the partitions the group gives this member.
 
+    With ``whole`` every partition is read without asking the group: who must see the end of all of
+    them cannot wait for members that died while joining, whom a group counts for a session more.
     Every method may block for a moment, none for new records but ``wait``; all are called from one
     thread, but ``wake`` from any. ``UnreachableError`` while Kafka is away, ``ConfigError`` if it
     refuses us. Close it, or the group waits out the session.
@@ -76,6 +78,7 @@ class KafkaGroupReader:
         *,
         group: str,
         log_id: str,
+        whole: bool = False,
         session_s: float = 15.0,
     ) -> None:
         self.topic = topic
@@ -83,6 +86,7 @@ class KafkaGroupReader:
         self._settings = settings
         self._full = BY_NAME[topic].full(settings.prefix)
         self._group = f"{settings.prefix}.{group}"
+        self._whole = whole
         self._session_ms = int(session_s * 1000)
         self._changed = threading.Condition()
         self._held: dict[int, _Held] = {}
@@ -216,12 +220,22 @@ class KafkaGroupReader:
             # A store that is away for an hour is waited for; claims keep the data right anyway.
             max_poll_interval_ms=3_600_000,
         )
-        self._client.subscribe([self._full], listener=_Assignments(self))
+        if not self._whole:
+            self._client.subscribe([self._full], listener=_Assignments(self))
         try:
             await self._client.start()
+            if self._whole:
+                await self._assign_all()
         except BaseException:
             await self._client.stop()
             raise
+
+    async def _assign_all(self) -> None:
+        partitions = await partitions_of(self._client, self._full)
+        if not partitions:
+            raise ConfigError(f"there is no topic {self._full}: run `callmeter topics apply`")
+        self._client.assign([TopicPartition(self._full, partition) for partition in partitions])
+        self.assigned(partitions)
 
     async def _pump(self) -> None:
         """Fetch for the partitions that have room, for ever."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
-from callmeter.log.kafka_clients import make_consumer
+from callmeter.log.kafka_clients import make_consumer, partitions_of
 from callmeter.log.kafka_errors import kafka_errors
 from callmeter.log.kafka_settings import KafkaSettings
 from callmeter.log.record import LogRecord
@@ -74,12 +74,8 @@ class KafkaTail:
             await consumer.start()
             found = []
             for full in self._names:
-                partitions = consumer.partitions_for_topic(full)
-                if partitions is None:
-                    await consumer._client.add_topic(full)
-                    await consumer._client.force_metadata_update()
-                    partitions = consumer.partitions_for_topic(full)
-                found += [TopicPartition(full, partition) for partition in partitions or ()]
+                partitions = await partitions_of(consumer, full)
+                found += [TopicPartition(full, partition) for partition in partitions]
             consumer.assign(found)
             self._ends = {tp: int(n) for tp, n in (await consumer.end_offsets(found)).items()}
             begins = await consumer.beginning_offsets(found)
