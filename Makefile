@@ -15,6 +15,8 @@ INPUTS := requirements.lock pyproject.toml scripts/install.py
 ALL := $(VENV)/.callmeter-all
 DEMO := $(if $(wildcard $(ALL)),$(ALL),$(VENV)/.callmeter-embedded)
 ARGS ?=
+# Tests run in this many processes, each with a Kafka and a `callmeter up` of its own.
+JOBS ?= 2
 
 .PHONY: help
 help: ## List the verbs
@@ -58,8 +60,8 @@ lint: $(ALL) ## Ruff, formatting and import contracts
 types: $(ALL) ## mypy --strict over the three packages
 	$(BIN)/mypy
 
-test: $(ALL) ## Every test but the long chaos runs (ARGS="-k budget" for some)
-	$(BIN)/python -m pytest $(ARGS)
+test: $(ALL) ## Every test but the long chaos runs (ARGS="-k budget" for some, JOBS=0 in one process)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 chaos: $(ALL) ## The long, seeded chaos runs on a real Kafka (ARGS="--seed 7")
 	CALLMETER_REQUIRE_KAFKA=1 $(BIN)/python -m pytest -m chaos --chaos long --timeout 7200 $(ARGS)

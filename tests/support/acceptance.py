@@ -69,7 +69,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     target = session.config.getoption("--acceptance-record")
-    if target:
+    if target and not hasattr(session.config, "workerinput"):  # xdist: the controller has seen all
         seen = session.config.stash[_SEEN]
         text = json.dumps({str(row): seen[row] for row in sorted(seen)}, indent=1)
         Path(target).write_text(text + "\n")

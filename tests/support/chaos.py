@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import pytest
 from _pytest.terminal import TerminalReporter
 
-_REPORTS = pytest.StashKey[list[str]]()
+_INJECTED = "chaos injected"
 DEFAULT_SEED = 20231116  # the day of the shipped trace
 
 
@@ -51,10 +51,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=DEFAULT_SEED, help="seed of chaos tests")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_REPORTS] = []
-
-
 @pytest.fixture
 def chaos(request: pytest.FixtureRequest) -> Iterator[ChaosRun]:
     """The run's dice; see ``ChaosRun``. Fails at the end if an expected kind was never injected."""
@@ -63,14 +59,22 @@ def chaos(request: pytest.FixtureRequest) -> Iterator[ChaosRun]:
     run = ChaosRun(seed, config.getoption("--chaos") == "long", random.Random(seed))
     yield run
     counts = ", ".join(f"{kind} {times}" for kind, times in run.injected.items())
-    config.stash[_REPORTS].append(f"{request.node.nodeid}  seed {seed}: {counts or 'nothing'}")
+    # With the report, so that it comes home from another process too (pytest-xdist).
+    request.node.user_properties.append((_INJECTED, f"seed {seed}: {counts or 'nothing'}"))
     assert run.injected, "a chaos test that counts no faults proves nothing"
     assert not run.missing, f"never injected: {', '.join(run.missing)}"
 
 
-def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.Config) -> None:
-    reports = config.stash[_REPORTS]
-    if reports:
-        terminalreporter.section("chaos injected")
-        for line in reports:
+def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
+    lines = dict.fromkeys(
+        f"{report.nodeid}  {text}"
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if isinstance(report, pytest.TestReport)
+        for name, text in report.user_properties
+        if name == _INJECTED
+    )
+    if lines:
+        terminalreporter.section(_INJECTED)
+        for line in lines:
             terminalreporter.write_line(line)

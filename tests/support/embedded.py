@@ -20,7 +20,7 @@ from callmeter_sinks.progress import arrived
 from callmeter_sinks.queries import Queries
 from support.cli import started
 
-_PATIENCE_S = 30.0
+_PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True)

@@ -246,15 +246,17 @@ class Gate:
 
 @pytest.fixture
 def synalinks_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
-    """These classes as the installed ``synalinks``; every metering is taken away afterwards."""
+    """These classes as the installed ``synalinks``; no metering of another test, none is left."""
     from callmeter.compat import synalinks
+
+    metered = synalinks.engine._patches.replaced
+    synalinks.engine.Attached(tuple(metered))()
 
     engine = types.ModuleType("synalinks")
     for cls in (Module, Program, Generator, LanguageModel, EmbeddingModel, DataModel):
         setattr(engine, cls.__name__, cls)
     monkeypatch.setitem(sys.modules, "synalinks", engine)
-    before = set(synalinks.engine._patches.replaced)
     yield engine
     synalinks.disable_observability()
     synalinks.stop_recording()
-    synalinks.engine.Attached(tuple(set(synalinks.engine._patches.replaced) - before))()
+    synalinks.engine.Attached(tuple(metered))()
