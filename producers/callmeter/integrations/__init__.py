@@ -17,6 +17,7 @@ from callmeter.errors import MissingExtraError, UsageError
 #: Name → (distribution's module, our module, extra). Our module has ``install() -> undo``.
 INSTRUMENTS: dict[str, tuple[str, str, str]] = {
     "anthropic": ("anthropic", "callmeter.integrations.anthropic_client", "anthropic"),
+    "langchain": ("langchain_core", "callmeter.integrations.langchain", "langchain"),
     "litellm": ("litellm", "callmeter.integrations.litellm_callback", "litellm"),
     "openai": ("openai", "callmeter.integrations.openai_client", "openai"),
 }

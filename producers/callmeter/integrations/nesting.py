@@ -34,6 +34,8 @@ def enter_billable(call: Call) -> None:
         _EXPECTING.set(None)
         if wrapper in wrapper.intake.open and _same(wrapper, call):
             wrapper.wraps_billable()
+            call.move_under(wrapper)
+            return
     open_calls = {c.span: c for c in list(call.intake.open) if hasattr(c, "start_ns")}
     parent = call.parent
     for _ in range(MAX_DEPTH):

@@ -204,12 +204,14 @@ else:
     generation.__name__ = generation.__qualname__ = "generation"
 
 
-def operation_call(name: str, operation: str) -> Call:
+def operation_call(name: str, operation: str, parent: Call | None = None) -> Call:
     """A call that is no model call: a program, a node, a tool."""
     intake = _default.intake
     if intake is None:
         return _absent()
-    return new_call(intake, name, {"operation": operation})
+    return new_call(
+        intake, name, {"operation": operation}, None if parent is None else {"frame": parent}
+    )
 
 
 def _absent() -> Call:

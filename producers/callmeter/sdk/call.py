@@ -241,6 +241,11 @@ class Call:
         """A call inside this one is the billable one: this one stays, without usage and cost."""
         self._extra()["wraps"] = True
 
+    def move_under(self, parent: Call) -> None:
+        """Become a child of ``parent``: right after the start, before anything was said of it."""
+        self.parent = parent.span
+        self.root = parent if parent.root is None else parent.root
+
     @property
     def id(self) -> str:
         """The call's id, a UUIDv7; known once the call has begun."""
@@ -306,6 +311,9 @@ class NoCall(Call):
         """Nothing."""
 
     def wraps_billable(self) -> None:
+        """Nothing."""
+
+    def move_under(self, parent: Call) -> None:
         """Nothing."""
 
     def frame(self) -> Frame:

@@ -6,14 +6,17 @@ logged on the logger ``callmeter``, one line a minute at most whatever goes wron
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import time
 from collections.abc import Callable
+from typing import ParamSpec
 
 from callmeter.settings import is_true
 
 logger = logging.getLogger("callmeter")
+P = ParamSpec("P")
 
 #: One log line in so many seconds; what was held back is counted in the next.
 LOG_EVERY_S = 60.0
@@ -60,3 +63,19 @@ class Containment:
 
 #: One for the process: errors are contained even where there is no client yet.
 CONTAINMENT = Containment()
+
+
+def contained(where: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
+    """A callback that somebody else's library calls: its errors are ``CONTAINMENT``'s."""
+
+    def around(callback: Callable[P, None]) -> Callable[P, None]:
+        @functools.wraps(callback)
+        def safe(*args: P.args, **kwargs: P.kwargs) -> None:
+            try:
+                callback(*args, **kwargs)
+            except Exception as exc:  # noqa: BLE001  # the host's program goes on unmetered
+                CONTAINMENT.caught(where, exc)
+
+        return safe
+
+    return around
