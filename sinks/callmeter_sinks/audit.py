@@ -1,8 +1,9 @@
 """The audit log as it is stored: who did what with which model, and when.
 
-Entries come as annotations whose metadata has an ``audit`` object (``compat.synapsekit.AuditLog``).
-They are only ever added: this module reads, the log is append-only, annotations have no retention,
-and the port of an embedded store refuses to change a row. On a server, grant readers SELECT alone.
+Entries come as annotations whose metadata has an ``audit`` object (``compat.synapsekit.AuditLog``)
+and stand in a table of their own. They are only ever added: this module reads, the log is
+append-only, the table has no retention, and the port of an embedded store refuses to change a row.
+On a server, grant readers SELECT alone.
 """
 
 # ruff: noqa: S608 - only text of this module is put together; every value is bound
@@ -49,32 +50,34 @@ class AuditReader:
         *,
         user: str | None = None,
         model: str | None = None,
+        action: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
         limit: int = 100,
     ) -> list[AuditEntry]:
-        """Entries, newest first: by user, by model, from ``since`` (aware), before ``until``.
+        """Entries, newest first, from ``since`` (aware), before ``until``.
 
         ``UsageError`` for a time without a zone or a limit outside of 1 to 10,000.
         """
         if not 1 <= limit <= MAX_ENTRIES:
             raise UsageError(f"the limit is 1 to {MAX_ENTRIES}")
         binding = Binding()
-        where = ["JSONHas(metadata, 'audit')"]
-        where += Period.of(since, until).sql("ts", binding)
+        where = Period.of(since, until).sql("at", binding)
         for column, value in (
             ("project", self._project),
-            ("JSONExtractString(metadata, 'audit', 'user')", user),
-            ("JSONExtractString(metadata, 'audit', 'model')", model),
+            ("user", user),
+            ("model", model),
+            ("action", action),
         ):
             if value is not None:
                 where.append(f"{column} = {binding.add(value, 'String')}")
+        # By origin, since a sink that ran beside the migration may have brought an entry as well.
         answer = self._store.query(
-            "SELECT ts, project, service, text, "
+            "SELECT at, project, service, action, user, model, "
             "if(call_id = toUUID('00000000-0000-0000-0000-000000000000'), '', toString(call_id)), "
-            "JSONExtractRaw(metadata, 'audit') AS audit "
-            f"FROM annotations WHERE {' AND '.join(where)} "
-            "ORDER BY ts DESC, partition, origin DESC, idx DESC "
+            f"detail FROM audit WHERE {' AND '.join(where) or '1'} "
+            "ORDER BY at DESC, partition, origin DESC, idx DESC "
+            "LIMIT 1 BY log_id, partition, origin, idx "
             f"LIMIT {binding.add(limit, 'UInt32')}",
             binding.values,
         )
@@ -82,15 +85,8 @@ class AuditReader:
 
 
 def _entry(row: Sequence[Any]) -> AuditEntry:
-    at, project, service, action, call_id, audit = row
-    said = orjson.loads(audit)
+    at, project, service, action, user, model, call_id, detail = row
+    said = orjson.loads(detail or "{}")
     return AuditEntry(
-        at=at,
-        project=project,
-        service=service,
-        action=action,
-        user=str(said.get("user") or ""),
-        model=str(said.get("model") or ""),
-        call_id=call_id,
-        detail=said.get("detail") or {},
+        at, project, service, action, user, model, call_id, said if isinstance(said, dict) else {}
     )

@@ -29,6 +29,13 @@ SERVER_DAYS: Mapping[str, int | None] = {
     "hist_1h": None,
     "rollup_1d": None,
     "hist_1d": None,
+    "alerts": None,
+    "gaps": None,
+    "budgets": None,
+    "budget_status": 30,
+    "budget_now": None,
+    "in_flight": 2,
+    "audit": None,
 }
 _LONGEST_DAYS = 36_500
 _TTL = re.compile(r"\bTTL\b.*?toIntervalDay\((\d+)\)", re.DOTALL)

@@ -18,7 +18,9 @@ _TOKEN = re.compile(r"'(?:[^'\\]|\\.|'')*'|`[^`]*`|\"[^\"]*\"|--[^\n]*|/\*.*?\*/
 _REPEATABLE = re.compile(
     r"CREATE (TABLE|MATERIALIZED VIEW|VIEW|DATABASE|DICTIONARY) IF NOT EXISTS\b"
     r"|DROP (TABLE|VIEW|DICTIONARY) IF EXISTS\b"
-    r"|ALTER TABLE\b.*\b(IF NOT EXISTS|IF EXISTS|MODIFY (TTL|SETTING|COMMENT|QUERY))\b",
+    r"|ALTER TABLE\b.*\b(IF NOT EXISTS|IF EXISTS|MODIFY (TTL|SETTING|COMMENT|QUERY))\b"
+    # Rows of an older table, those that the newer one lacks.
+    r"|INSERT INTO (?P<table>\w+)\s+SELECT\b.*\bNOT IN \(SELECT [\w, ]+ FROM (?P=table)\)\Z",
     re.DOTALL,
 )
 

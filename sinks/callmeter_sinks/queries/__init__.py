@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from callmeter_sinks.queries.alerts import AlertRow
 from callmeter_sinks.queries.books import DeadLetter, Gap, SourceRow
+from callmeter_sinks.queries.budgets import BudgetRow
 from callmeter_sinks.queries.calls import CallRow, ErrorRow, Span, Trace
 from callmeter_sinks.queries.experiments import CatalogEntry, ExperimentRow, Series
 from callmeter_sinks.queries.facade import Queries
+from callmeter_sinks.queries.flight import OpenRow
 from callmeter_sinks.queries.usage import Figures, OperationRow, Report, ReportRow, UsageRow
 
 __all__ = [
+    "AlertRow",
+    "BudgetRow",
     "CallRow",
     "CatalogEntry",
     "DeadLetter",
@@ -16,6 +21,7 @@ __all__ = [
     "ExperimentRow",
     "Figures",
     "Gap",
+    "OpenRow",
     "OperationRow",
     "Queries",
     "Report",

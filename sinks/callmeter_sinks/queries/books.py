@@ -22,6 +22,8 @@ class Gap:
 
     ``events`` is how many events they held, by the cumulative counters of the headers around them.
     ``removed`` says that the source is older than the ledger: retention may have taken them.
+    ``recorded_at`` is when the meter raised an alert of it, None while it has not; ``closed_at``
+    when all of them had come after all: then nothing is missing any more.
     """
 
     source: str
@@ -32,6 +34,8 @@ class Gap:
     envelopes: int
     events: int
     removed: bool
+    recorded_at: datetime | None = None
+    closed_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,13 @@ _BY_ENVELOPE = "GROUP BY source, seq"
 
 
 def gaps(
-    store: Store, *, project: str | None, source: str | None, since: datetime | None
+    store: Store,
+    *,
+    project: str | None,
+    source: str | None,
+    since: datetime | None,
+    until: datetime | None = None,
+    closed: bool = False,
 ) -> list[Gap]:
     """Missing ranges of sequence numbers. See ``Queries.gaps``."""
     binding = Binding()
@@ -94,9 +104,9 @@ def gaps(
         where += f" AND e.project = {binding.add(project, 'String')}"
     if source is not None:
         where += f" AND e.source = toUUID({binding.add(_uuid(source), 'String')})"
-    if since is not None:
-        active = " AND ".join(Period.of(since, None).sql("log_ts", binding))
-        where += f" AND e.source IN (SELECT source FROM envelopes WHERE {active})"
+    heard = Period.of(since, until).sql("log_ts", binding)
+    if heard:
+        where += f" AND e.source IN (SELECT source FROM envelopes WHERE {' AND '.join(heard)})"
     # Sources with a hole first, by counting; only their envelopes are put in order.
     broken = (
         "SELECT source FROM envelopes WHERE verdict != 'duplicate' "
@@ -115,15 +125,43 @@ def gaps(
         "WHERE seq > previous + 1 ORDER BY source, first",
         binding.values,
     )
+    told = _told(store, where, binding)
     found = []
     for name, of_project, service, first, last, events, oldest in answer.rows:
         removed = first == 0 and _born_before(name, oldest)
+        # A gap may have closed in part since it was told of.
+        since_when = [t.recorded_at for t in told if t.source == name and _meet(t, first, last)]
         found.append(
             Gap(
-                name, of_project, service, first, last, last - first + 1, max(events, 0), removed
+                name, of_project, service, first, last, last - first + 1, max(events, 0), removed,
+                min((at for at in since_when if at is not None), default=None),
             )
         )  # fmt: skip
+    if closed:
+        found += [gap for gap in told if gap.closed_at is not None]
     return found
+
+
+def _told(store: Store, where: str, binding: Binding) -> list[Gap]:
+    """What alerts have told of, closed or not."""
+    rows = store.query(
+        "SELECT toString(g.source) AS name, any(e.project), any(e.service), first_seq, last_seq, "
+        "recorded_at, closed_at FROM (SELECT source, first_seq, max(last_seq) AS last_seq, "
+        "min(recorded_at) AS recorded_at, max(closed_at) AS closed_at FROM gaps "
+        "GROUP BY log_id, source, first_seq) AS g "
+        f"INNER JOIN (SELECT source, any(e.project) AS project, any(e.service) AS service "
+        f"FROM envelopes AS e WHERE 1{where} GROUP BY source) AS e ON e.source = g.source "
+        "GROUP BY name, first_seq, last_seq, recorded_at, closed_at ORDER BY name, first_seq",
+        binding.values,
+    ).rows
+    return [
+        Gap(name, project, service, first, last, last - first + 1, 0, False, recorded, closed)
+        for name, project, service, first, last, recorded, closed in rows
+    ]
+
+
+def _meet(gap: Gap, first: int, last: int) -> bool:
+    return gap.first <= last and first <= gap.last
 
 
 def sources(store: Store, *, project: str | None, since: datetime | None) -> list[SourceRow]:

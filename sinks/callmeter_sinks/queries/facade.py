@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from callmeter_sinks import audit as audit_log
+from callmeter_sinks import program_metrics as programs
 from callmeter_sinks.clickhouse.store import Store
-from callmeter_sinks.queries import books
+from callmeter_sinks.queries import alerts as said
+from callmeter_sinks.queries import books, flight
+from callmeter_sinks.queries import budgets as limits
 from callmeter_sinks.queries import calls as single
 from callmeter_sinks.queries import experiments as runs
 from callmeter_sinks.queries import usage as sums
@@ -159,18 +163,101 @@ class Queries:
             self.store, project=project, metadata=metadata, text=text, limit=limit
         )
 
+    def alerts(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        project: str | None = None,
+        kind: str | None = None,
+        rule: str | None = None,
+        limit: int = 100,
+    ) -> list[said.AlertRow]:
+        """What the processors raised, newest first; the period is the alerts' own time (log time).
+
+        ``kind`` is one of ``threshold``, ``withdrawn``, ``moved``, ``slo``, ``slo_met``, ``stuck``,
+        ``orphaned``, ``ended``, ``gap``, ``gap_closed``; ``rule`` a budget's name, or ``stuck``,
+        ``orphaned``, ``gap``. With ``project`` those that name it, that speak of one of its sources
+        or of a budget that counts its calls.
+        """
+        return said.alerts(
+            self.store, since=since, until=until, project=project, kind=kind, rule=rule, limit=limit
+        )
+
+    def stuck(
+        self, *, project: str | None = None, since: datetime | None = None, limit: int = 100
+    ) -> list[said.AlertRow]:
+        """Calls that are open for too long, or whose source is silent: told of, and not ended."""
+        return said.stuck(self.store, project=project, since=since, limit=limit)
+
+    def in_flight(
+        self, by: Sequence[str] = ("project", "provider", "model"), *, project: str | None = None
+    ) -> list[flight.OpenRow]:
+        """Calls that have begun and not ended, by ``project``, ``provider``, ``model`` or none.
+
+        By the watch's newest snapshot of each project, which is at most seconds old while it runs.
+        """
+        return flight.in_flight(self.store, by, project=project)
+
+    def budget_status(
+        self, *, project: str | None = None, budget: str | None = None, limit: int = 10_000
+    ) -> list[limits.BudgetRow]:
+        """Where every entity of every budget stands, the exceeded first; with the forecast.
+
+        With ``project`` the budgets that count its calls.
+        """
+        return limits.budget_status(self.store, project=project, budget=budget, limit=limit)
+
     def gaps(
         self,
         *,
         project: str | None = None,
         source: str | None = None,
         since: datetime | None = None,
+        until: datetime | None = None,
+        closed: bool = False,
     ) -> list[books.Gap]:
         """Envelopes that never arrived: holes in the sequence numbers of each source.
 
-        ``since`` is log time: only sources heard from since then.
+        ``since`` and ``until`` are log time: only sources heard from in between. With ``closed``
+        also the gaps that the meter told of and that have closed since.
         """
-        return books.gaps(self.store, project=project, source=source, since=since)
+        return books.gaps(
+            self.store, project=project, source=source, since=since, until=until, closed=closed
+        )
+
+    def audit(
+        self,
+        *,
+        user: str | None = None,
+        model: str | None = None,
+        action: str | None = None,
+        project: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 100,
+    ) -> list[audit_log.AuditEntry]:
+        """The audit log, newest first: who did what with which model."""
+        return audit_log.AuditReader(self.store, project).query(
+            user=user, model=model, action=action, since=since, until=until, limit=limit
+        )
+
+    def program_metrics(
+        self,
+        program: str,
+        *,
+        phase: str | None = None,
+        project: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> programs.ProgramFigures:
+        """A program's invocations, time, cost and what its models did, by phase; from calls.
+
+        Two answers subtract: what a run added to an earlier baseline.
+        """
+        return programs.program_metrics(
+            self.store, program, phase=phase, project=project, since=since, until=until
+        )
 
     def sources(
         self, *, project: str | None = None, since: datetime | None = None
