@@ -73,6 +73,11 @@ class BudgetLedger:
                 )
             self._begun[name] = row.basis
 
+    @property
+    def rows(self) -> int:
+        """State rows: one for each budget."""
+        return len(self._begun)
+
     def configure(self, budgets: Sequence[Budget], next_offset: int, partitions: int) -> None:
         """Take up definitions at the next ``begin``; what is read until then is not theirs."""
         self._partitions = partitions

@@ -5,6 +5,7 @@ Pure: no I/O, no clock. Steps for a record: header → sequence → envelope →
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct
@@ -29,7 +30,7 @@ from callmeter_processors.metered import encode_deltas, encode_metered, metered_
 from callmeter_processors.opencalls import OpenCalls
 from callmeter_processors.rows import decode_rows, encode_row, row_key
 from callmeter_processors.sequence import Seen, Sources
-from callmeter_processors.step import Checkpoint, Output, StepFactory
+from callmeter_processors.step import Checkpoint, Count, Output, StepFactory
 from callmeter_processors.worth import Pricer
 
 
@@ -67,6 +68,7 @@ class PartitionMeter:
         self._refused_envelopes = 0
         self._events = 0
         self._refused = 0
+        self._counts: Counter[Count] = Counter()
 
     def restore(self, rows: Mapping[bytes, bytes]) -> None:
         """Take over the partition's rows. ``NewerSchemaError`` if one is of a newer format."""
@@ -110,6 +112,7 @@ class PartitionMeter:
             refusal = Refusal(RefusedReason.TOO_LATE, "header field 'seq' is in a gap given up")
         if refusal is not None:
             self._refused_envelopes += 1
+            self._counts["dead_letters", refusal.reason.value] += 1
             letter = refused(refusal, value, self._limits)
             self._emit(record, header, Verdict.REFUSED, refusal, [letter])
             return
@@ -153,7 +156,11 @@ class PartitionMeter:
             head.refused = sum(1 for line in lines if type(line) is Refused)
             head.events = len(lines) - head.refused
             self._events += head.events
-            self._refused += head.refused
+            if head.refused:
+                self._refused += head.refused
+                self._counts.update(
+                    ("dead_letters", line.reason) for line in lines if type(line) is Refused
+                )
         key = header.source.encode()
         value = encode_metered(head, lines)
         self._outputs.append(Output(METERED.name, key, value, self._partition))
@@ -176,13 +183,34 @@ class PartitionMeter:
         self._open.forget(forgotten)
         rows.update(self._open.drain())
         outputs = self._outputs
+        counts = self._counted(len(outputs))
         if self._first is not None:
             outputs.extend(self._deltas(self._first))
         outputs.extend(self._ledger.outputs(self._first, self._last, self._time.newest_us))
         rows.update(self._ledger.drain())
-        outputs.extend(self._said())
+        for alert in self._said():
+            counts["alerts", alert.kind] += 1
+            outputs.append(Output(ALERTS.name, alert.rule.encode(), encode_alert(alert)))
         self._begin()
-        return Checkpoint(rows, outputs or ())
+        return Checkpoint(rows, outputs or (), counts)
+
+    def _counted(self, envelopes: int) -> Counter[Count]:
+        """What there was since the last checkpoint, for metrics."""
+        counts = self._counts
+        refused_envelopes, duplicates = self._refused_envelopes, self._duplicates
+        counts["envelopes", "accepted"] = envelopes - duplicates - refused_envelopes
+        counts["envelopes", "duplicate"] = duplicates
+        counts["envelopes", "refused"] = refused_envelopes
+        counts.update(self._sources.counted())
+        return +counts
+
+    def figures(self) -> Mapping[str, int]:
+        """What it holds; see ``Measured``."""
+        return {
+            **self._sources.figures(),
+            "open_calls": len(self._open),
+            "state_rows": len(self._sources) + self._open.rows + self._ledger.rows,
+        }
 
     def _deltas(self, first: int) -> Iterator[Output]:
         """The checkpoint's deltas, after its envelopes."""
@@ -204,11 +232,11 @@ class PartitionMeter:
         values = encode_deltas(header, controls, self._fold.deltas(), self._limits.delta_part_bytes)
         return (Output(METERED.name, DELTAS_KEY, v, self._partition) for v in values)
 
-    def _said(self) -> Iterator[Output]:
+    def _said(self) -> list[Alert]:
         """Alerts since the last checkpoint."""
         alerts = [*self._alerts, *self._open.alerts]
         self._alerts, self._open.alerts = [], []
-        return (Output(ALERTS.name, a.rule.encode(), encode_alert(a)) for a in alerts)
+        return alerts
 
 
 def meter_factory(pricer: Pricer, limits: MeterLimits | None = None) -> StepFactory:

@@ -120,6 +120,11 @@ class OpenCalls:
     def __len__(self) -> int:
         return sum(len(source.calls) for source in self._sources.values())
 
+    @property
+    def rows(self) -> int:
+        """State rows: one for each source that has open calls."""
+        return len(self._sources)
+
     def calls(self) -> Iterator[OpenCall]:
         """Every call that counts as open."""
         for source in self._sources.values():

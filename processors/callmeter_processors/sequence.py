@@ -101,6 +101,8 @@ class Sources:
         self._now_us = 0
         #: Sources that miss something, or did when they were last looked at.
         self.gappy: dict[str, Tracker] = {}
+        #: Envelopes found missing, come after all, and given up, since they were last asked for.
+        self._missing = self._filled = self._given_up = 0
 
     def __len__(self) -> int:
         return len(self._open) + sum(map(len, self._compact.values()))
@@ -141,14 +143,38 @@ class Sources:
                     return Seen.DUPLICATE
                 tracker = Tracker(bucket.pop(key))
             self._open[source] = tracker
+        due, given_up = tracker.next, tracker.given_up
         seen = tracker.take(seq, now_us, self._limits.gaps_per_source)
         if seen is Seen.NEW:
+            if seq != due:
+                self._missing += max(0, seq - due)
+                self._filled += seq < due
+                self._given_up += tracker.given_up - given_up
             tracker.last = tracker.last or last
             self._changed[source] = tracker
             self._open.move_to_end(source)
             if tracker.gaps:
                 self.gappy[source] = tracker
         return seen
+
+    def counted(self) -> dict[tuple[str, str], int]:
+        """Envelopes ``missing``, ``filled`` and ``given_up`` since the last call, for metrics."""
+        counts = {
+            ("sequence", "missing"): self._missing,
+            ("sequence", "filled"): self._filled,
+            ("sequence", "given_up"): self._given_up,
+        }
+        self._missing = self._filled = self._given_up = 0
+        return counts
+
+    def figures(self) -> dict[str, int]:
+        """How many sources there are, and how many envelopes are missing now."""
+        gaps = [gap for tracker in list(self.gappy.values()) for gap in tracker.gaps]
+        return {
+            "sources_open": len(self._open),
+            "sources_closed": len(self) - len(self._open),
+            "missing_envelopes": sum(last - first + 1 for first, last, _ in gaps),
+        }
 
     def drain(self) -> tuple[dict[str, Tracker], list[str]]:
         """Sources that changed, and sources forgotten, since the last call."""

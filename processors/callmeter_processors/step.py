@@ -14,6 +14,9 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from callmeter.log.record import LogRecord
 from callmeter.schema.budgets import Budget
 
+#: What is counted, and which kind of it ("" where there is one): ("dead_letters", "bad_header").
+Count = tuple[str, str]
+
 
 class Output(NamedTuple):
     """A record to be written with the checkpoint. ``partition`` None means murmur2(key) mod N.
@@ -32,11 +35,13 @@ class Checkpoint:
     """What changed since the last checkpoint.
 
     ``rows`` are changed state rows; None deletes a row. ``outputs`` keep their order within a
-    partition. The position is the runtime's own row.
+    partition. The position is the runtime's own row. ``counts`` is what happened since then, for
+    metrics: like all else it counts once it is written.
     """
 
     rows: Mapping[bytes, bytes | None] = field(default_factory=dict)
     outputs: Sequence[Output] = ()
+    counts: Mapping[Count, int] = field(default_factory=dict)
 
 
 class Step(Protocol):
@@ -69,6 +74,16 @@ class Configurable(Protocol):
     """
 
     def configure(self, budgets: Sequence[Budget], next_offset: int, partitions: int) -> None: ...
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A step that says how much it holds: ``state_rows`` and whatever else is worth a gauge.
+
+    ``figures`` is called about once a second, between a record and its checkpoint too.
+    """
+
+    def figures(self) -> Mapping[str, int]: ...
 
 
 #: Makes the step of a partition: (log id, partition) -> Step.

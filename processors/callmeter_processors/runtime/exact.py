@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from typing import Self
 
 from callmeter.clock import Clock
-from callmeter.errors import DataError
+from callmeter.errors import DataError, UnreachableError
 from callmeter.log.kafka_settings import KafkaSettings
 from callmeter.log.kafka_state import open_partition
-from callmeter.log.kafka_transaction import TransactionWriter
+from callmeter.log.kafka_transaction import FencedError, TransactionWriter
 from callmeter.log.position import POSITION_KEY, decode_position, encode_position
 from callmeter.log.record import LogRecord, NewRecord
 from callmeter_processors.runtime.definitions import Definitions
@@ -175,16 +175,26 @@ class ExactPartition:
         rows = pending.changes.rows
         removed = self._outdated - rows.keys() - {POSITION_KEY}
         position = encode_position(self._stage.log_id, pending.next_offset)
-        await self._writer.commit(
-            [
-                *(NewRecord(state, key, None, partition) for key in removed),
-                *(NewRecord(state, key, value, partition) for key, value in rows.items()),
-                NewRecord(state, POSITION_KEY, position, partition),
-                *(NewRecord(*output) for output in pending.changes.outputs),
-            ]
-        )
+        records = [
+            *(NewRecord(state, key, None, partition) for key in removed),
+            *(NewRecord(state, key, value, partition) for key, value in rows.items()),
+            NewRecord(state, POSITION_KEY, position, partition),
+            *(NewRecord(*output) for output in pending.changes.outputs),
+        ]
+        try:
+            await self._writer.commit(records)
+        except FencedError:
+            self._stats.fenced += 1
+            raise
+        except UnreachableError:
+            self._stats.failed += 1
+            raise
         self._outdated = frozenset()
-        self._fold.written(pending, self._clock.monotonic_s() - began_s)
+        self._fold.written(pending, self._clock.monotonic_s() - began_s, self._clock.now_us())
+
+    def measure(self) -> None:
+        """Takes down what the step says of itself; see ``Measured``."""
+        self._fold.measure()
 
     async def close(self) -> None:
         """Lets go of the producer; what was not committed never existed."""

@@ -97,6 +97,7 @@ class ExactWorker:
     async def close(self) -> None:
         """Closes every partition; after the app has stopped."""
         self._assigned = frozenset()
+        self._stats.assigned = None
         await asyncio.gather(*(self._drop(p) for p in list(self._owned)))
 
     async def _follow(self, stream: Any) -> None:
@@ -146,17 +147,23 @@ class ExactWorker:
 
     async def _idle(self) -> None:
         """Every second: opens partitions that have no records yet, ticks those that had none."""
+        self._stats.beat_s = self._clock.monotonic_s()
         await _all(self._idle_partition(p) for p in self._assigned)
 
     async def _idle_partition(self, partition: int) -> None:
+        end = self.app.consumer.highwater(faust.types.TP(self._topic_name, partition))
+        self._note_end(partition, end)
         if self._locks[partition].locked():
             return
-        end = self.app.consumer.highwater(faust.types.TP(self._topic_name, partition))
         try:
             async with self._using(partition) as owned:
                 await owned.idle(end)
+                owned.measure()
         except (FencedError, UnreachableError) as exc:
             self._starts_over(partition, exc)
+        self._note_end(partition, end)
+
+    def _note_end(self, partition: int, end: int | None) -> None:
         figures = self._stats.partitions.get(partition)
         if figures is not None and end is not None:
             figures.end_offset = end
@@ -199,10 +206,12 @@ class ExactWorker:
     async def _on_revoked(self, app: Any, revoked: Iterable[Any], **_: Any) -> None:
         # Only noted. Eager rebalances revoke everything and give most of it back a moment later;
         # who keeps a partition keeps its memory, and who lost it is fenced by the new owner.
+        self._stats.rebalances += 1
         logger.info("partitions revoked: %s", sorted(tp.partition for tp in revoked))
 
     async def _on_assigned(self, app: Any, assigned: Iterable[Any], **_: Any) -> None:
         self._assigned = frozenset(tp.partition for tp in assigned if tp.topic == self._topic_name)
+        self._stats.assigned = self._assigned
         logger.info("partitions assigned: %s", sorted(self._assigned))
         gone = [p for p in self._owned if p not in self._assigned]
         await asyncio.gather(*(self._drop(p) for p in gone))

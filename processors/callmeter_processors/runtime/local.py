@@ -130,6 +130,7 @@ class LocalRuntime:
         self._raise_failure()
         self._read_definitions()
         moved = False
+        self.stats.beat_s = self._clock.monotonic_s()
         wait_s = _IDLE_S
         now_us = self._clock.now_us()
         for partition, end in self._log.end_offsets(self._source).items():
@@ -139,7 +140,10 @@ class LocalRuntime:
                 moved = self._feed(fold) or moved
             due_s = fold.waiting_since_s + self._checkpoint_s - self._clock.monotonic_s()
             full = fold.waiting >= self._checkpoint_records
-            if full or (fold.waiting and due_s <= 0) or fold.tick_due(now_us):
+            if fold.tick_due(now_us):
+                fold.measure()
+                self._checkpoint(fold)
+            elif full or (fold.waiting and due_s <= 0):
                 self._checkpoint(fold)
             elif fold.waiting:
                 wait_s = min(wait_s, max(due_s, 0.0))
@@ -172,7 +176,7 @@ class LocalRuntime:
             next_offset=pending.next_offset,
             expected_next=pending.expected_next,
         )
-        fold.written(pending, self._clock.monotonic_s() - began_s)
+        fold.written(pending, self._clock.monotonic_s() - began_s, self._clock.now_us())
 
     def _read_definitions(self) -> None:
         now_s = self._clock.monotonic_s()

@@ -12,10 +12,11 @@ from callmeter.log.record import LogRecord
 from callmeter.schema.budgets import Budget
 from callmeter_processors.runtime.definitions import Definitions
 from callmeter_processors.runtime.stats import PartitionStats, RuntimeStats
-from callmeter_processors.step import Checkpoint, Configurable, Step
+from callmeter_processors.step import Checkpoint, Configurable, Measured, Step
 
 logger = logging.getLogger(__name__)
 _TICK_US = 1_000_000
+_SECOND_US = 1_000_000
 
 
 class HoleError(DataError):
@@ -65,9 +66,12 @@ class PartitionFold:
         self._definitions = definitions if isinstance(step, Configurable) else None
         self._partitions = partitions
         self._known: tuple[Budget, ...] | None = None
+        #: Log times of the records since the last checkpoint.
+        self._arrived_us: list[int] = []
         step.restore({key: value for key, value in rows.items() if key != POSITION_KEY})
         self._configure()
-        stats.partitions[partition] = PartitionStats(next_offset=self.next, state_rows=len(rows))
+        self._own = PartitionStats(next_offset=self.next, restored_rows=len(rows))
+        stats.partitions[partition] = self._own
 
     def process(self, record: LogRecord, now_s: float) -> bool:
         """Folds the record, or skips it (False) if it is below the position.
@@ -85,6 +89,7 @@ class PartitionFold:
         if not self.waiting:
             self.waiting_since_s = now_s
         self.waiting += 1
+        self._arrived_us.append(record.timestamp_us)
         stats = self._stats
         stats.records += 1
         if record.value is not None:
@@ -136,14 +141,34 @@ class PartitionFold:
         """Whether a second has passed since the last tick: idle partitions are checkpointed too."""
         return self._ticked_us is None or now_us - self._ticked_us >= _TICK_US
 
-    def written(self, pending: Pending, seconds: float) -> None:
-        """The checkpoint is in the log."""
+    def written(self, pending: Pending, seconds: float, now_us: int) -> None:
+        """The checkpoint is in the log, at ``now_us``; writing it took so long."""
         self._stored_next = pending.next_offset
         self.waiting = 0
         stats = self._stats
+        changes = pending.changes
         stats.checkpoints += 1
         stats.checkpoint_s += seconds
         stats.last_checkpoint_s = seconds
-        stats.rows += len(pending.changes.rows)
-        stats.outputs += len(pending.changes.outputs)
-        stats.partitions[self.partition].next_offset = pending.next_offset
+        stats.transaction.add(seconds)
+        stats.size.add(_size(changes))
+        stats.rows += len(changes.rows)
+        stats.outputs += len(changes.outputs)
+        stats.counts.update(changes.counts)
+        arrived_us, self._arrived_us = self._arrived_us, []
+        for at_us in arrived_us:
+            stats.latency.add(max(0, now_us - at_us) / _SECOND_US)
+        own = self._own
+        own.next_offset = pending.next_offset
+        own.processed_us = max([own.processed_us, *arrived_us])
+
+    def measure(self) -> None:
+        """Takes down what the step says of itself."""
+        if isinstance(self._step, Measured):
+            self._own.figures = self._step.figures()
+
+
+def _size(changes: Checkpoint) -> int:
+    """Bytes of keys and values, before compression; the position is not counted."""
+    rows = sum(len(key) + len(value or b"") for key, value in changes.rows.items())
+    return rows + sum(len(out.key) + len(out.value or b"") for out in changes.outputs)

@@ -93,6 +93,11 @@ class Journal:
             )
         return row
 
+    @property
+    def rows(self) -> int:
+        """State rows there are now."""
+        return sum(self._parts) + sum(len(names) for _, names in self._journal)
+
     def write(self, changes: Mapping[str, bytes | None]) -> dict[bytes, bytes | None]:
         """The rows that make ``changes`` durable. None deletes a key. No changes, no rows."""
         if not changes:

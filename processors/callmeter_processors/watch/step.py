@@ -6,6 +6,7 @@ the checkpoint, so a reader sees an entity's spend once, however many records br
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import orjson
@@ -19,7 +20,7 @@ from callmeter.schema.spend import SPEND_VERSION, Live, OpeningHeader, Spend, re
 from callmeter.schema.status import status_key
 from callmeter.schema.topics import ALERTS, BUDGET_STATUS
 from callmeter.schema.topics import LIVE as LIVE_TOPIC
-from callmeter_processors.step import Checkpoint, Output, StepFactory
+from callmeter_processors.step import Checkpoint, Count, Output, StepFactory
 from callmeter_processors.watch.book import BudgetBook
 from callmeter_processors.watch.entity import Entity, load_entity
 from callmeter_processors.watch.journal import Journal
@@ -57,6 +58,7 @@ class PartitionWatch:
         self._unwell: dict[str, Entity] = {}
         self._sweeping: list[Entity] = []
         self._outputs: list[Output] = []
+        self._counts: Counter[Count] = Counter()
 
     # -- state -----------------------------------------------------------------------------------
 
@@ -198,9 +200,19 @@ class PartitionWatch:
         self._touched = {}
         self._changed.update(self._live.drain())
         rows = self._journal.write(self._changed)
-        outputs = self._outputs
-        self._changed, self._outputs = {}, []
-        return Checkpoint(rows, outputs)
+        outputs, counts = self._outputs, self._counts
+        self._changed, self._outputs, self._counts = {}, [], Counter()
+        if written:
+            counts["statuses", ""] = len(written)
+        return Checkpoint(rows, outputs, counts)
+
+    def figures(self) -> Mapping[str, int]:
+        """What it holds; see ``Measured``."""
+        return {
+            "state_rows": self._journal.rows,
+            "entities": sum(len(book.entities) for book in self._books.values()),
+            "statuses_waiting": len(self._waiting),
+        }
 
     def _statuses(self) -> dict[str, Entity]:
         """Write statuses, changes of state first; the entities that had waited for it before."""
@@ -238,6 +250,7 @@ class PartitionWatch:
     def _say(self, alerts: Iterable[Alert]) -> None:
         for alert in alerts:
             self._outputs.append(Output(ALERTS.name, alert.rule.encode(), encode_alert(alert)))
+            self._counts["alerts", alert.kind] += 1
             entity = self._books[alert.rule].entities[alert.entity]
             self._urgent[entity.key] = entity
 

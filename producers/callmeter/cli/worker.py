@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import click
@@ -10,10 +12,14 @@ import click
 from callmeter.cli import options
 
 if TYPE_CHECKING:
+    from callmeter.cli.monitor import Monitor
     from callmeter.log.kafka_settings import KafkaSettings
+    from callmeter_processors.runtime.stats import RuntimeStats
     from callmeter_processors.step import StepFactory
 
 _PRICES_S = 10.0
+#: A worker whose loop has not turned for so long is told to be ill.
+_STUCK_S = 60.0
 
 
 @click.command(name="worker")
@@ -25,8 +31,14 @@ _PRICES_S = 10.0
 @click.option(
     "--watch", is_flag=True, help="Watch budgets instead: limits, objectives, running windows."
 )
+@click.option(
+    "--metrics", "metrics_at", metavar="HOST:PORT", default=None, envvar="CALLMETER_WORKER_METRICS",
+    help="Serve /metrics, /healthz and /readyz here; a port alone is on loopback, 0 a free one.",
+)  # fmt: skip
 @options.verbosity
-def command(kafka_url: str, accept_loss: bool, watch: bool, quiet: bool) -> None:
+def command(
+    kafka_url: str, accept_loss: bool, watch: bool, metrics_at: str | None, quiet: bool
+) -> None:
     r"""Judge, price and fold envelopes until SIGTERM; start as many as you like.
 
     With --watch, follow what meters hand on about budgets: a second kind of worker, of which there
@@ -37,21 +49,42 @@ def command(kafka_url: str, accept_loss: bool, watch: bool, quiet: bool) -> None
 
     \b
     Examples: callmeter worker --kafka kafka://localhost:9092
-              callmeter worker --kafka kafka://localhost:9092 --watch
+              callmeter worker --kafka kafka://localhost:9092 --watch --metrics 127.0.0.1:9465
     """
+    from callmeter_processors.runtime.stats import RuntimeStats
     from callmeter_processors.runtime.worker import run_worker
 
-    if watch:
-        run_worker(
-            kafka_url,
-            _watches,
-            name="watch",
-            source="spend",
-            state="watch-state",
-            accept_loss=accept_loss,
-        )
-        return
-    run_worker(kafka_url, _meters, accept_loss=accept_loss)
+    stats = RuntimeStats()
+    with ExitStack() as stack:
+        if metrics_at is not None:
+            monitor = _monitor(metrics_at, "watch" if watch else "meter", stats)
+            stack.enter_context(monitor)
+            if not quiet:
+                click.echo(f"metrics are served at {monitor.url}/metrics")
+        if watch:
+            run_worker(
+                kafka_url,
+                _watches,
+                name="watch",
+                source="spend",
+                state="watch-state",
+                accept_loss=accept_loss,
+                stats=stats,
+            )
+        else:
+            run_worker(kafka_url, _meters, accept_loss=accept_loss, stats=stats)
+
+
+def _monitor(address: str, stage: str, stats: RuntimeStats) -> Monitor:
+    from callmeter.cli.monitor import Monitor
+    from callmeter_processors.runtime.metrics import WorkerMetrics, ailing, unready
+
+    return Monitor(
+        address,
+        [WorkerMetrics(stage, stats)],
+        unready=lambda: unready(stats),
+        ailing=lambda: ailing(stats, _STUCK_S, time.monotonic()),
+    )
 
 
 def _watches(_settings: KafkaSettings) -> StepFactory:
