@@ -76,7 +76,9 @@ def _helm() -> None:
 
 def _prometheus() -> None:
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-        raise CannotInstallError("prometheus and promtool are not on PATH: install Prometheus 2.40+")
+        raise CannotInstallError(
+            "prometheus and promtool are not on PATH: install Prometheus 2.40+"
+        )
     with tempfile.TemporaryDirectory() as folder:
         try:
             _run("apt-get", "-q", "download", "prometheus", cwd=folder)

@@ -1,6 +1,6 @@
 """Tools of operators for tests: helm, prometheus, promtool; and the chart as helm renders it.
 
-``CALLMETER_REQUIRE_OPS=1`` turns "cannot be had" into a failure, so that CI never passes by skipping.
+``CALLMETER_REQUIRE_OPS=1`` turns "cannot be had" into a failure: CI never passes by skipping.
 """
 
 from __future__ import annotations
@@ -56,6 +56,8 @@ def helm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 def rendered(example: str, *options: str) -> list[Manifest]:
     """The chart's manifests with the values of ``deploy/helm/examples/<example>.yaml``."""
-    done = helm("template", "meter", CHART, "-n", "metering", "-f", EXAMPLES / f"{example}.yaml", *options)
+    done = helm(
+        "template", "meter", CHART, "-n", "metering", "-f", EXAMPLES / f"{example}.yaml", *options
+    )
     assert done.returncode == 0, done.stderr
     return [document for document in yaml.safe_load_all(done.stdout) if document]

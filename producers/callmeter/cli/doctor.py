@@ -2,44 +2,48 @@
 
 from __future__ import annotations
 
-import asyncio
-import importlib.util
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import click
 import orjson
 
-from callmeter._version import __version__
 from callmeter.cli import options
-from callmeter.errors import CallmeterError
+from callmeter.cli.doctor_collector import look_at_collector
+from callmeter.cli.doctor_finding import GUIDES, Finding, State, looked
+from callmeter.cli.doctor_local import look_at_directory, look_at_installation, look_at_spool
+from callmeter.errors import EXIT_NO, EXIT_OK, CallmeterError, UsageError
 
-_EXTRAS = {
-    "cli": ("click", "rich"),
-    "kafka": ("aiokafka", "cramjam"),
-    "collector": ("aiohttp", "zstandard"),
-    "prices": ("genai_prices",),
-    "processors": ("faust",),
-    "sinks": ("clickhouse_connect",),
-    "embedded": ("chdb",),
-}
-
-
-class Finding(NamedTuple):
-    """One piece: its name, whether it is well (None: not asked for), and a line for people."""
-
-    piece: str
-    well: bool | None
-    detail: str
+_SPOOL = Path(".callmeter/spool")
 
 
 @click.command(name="doctor")
 @options.directory
 @options.kafka
 @options.store
-@click.option("--url", default=None, metavar="URL", help="A collector: http://host:4248.")
+@click.option(
+    "--url", default=None, envvar="CALLMETER_URL", metavar="URL",
+    help="A collector: http://host:4248.",
+)  # fmt: skip
+@click.option(
+    "--spool", "spool", type=click.Path(path_type=Path, file_okay=False), default=None,
+    envvar="CALLMETER_SPOOL_DIR",
+    help="A directory in which programs keep what they could not send yet.",
+)  # fmt: skip
+@click.option(
+    "--serve", "serve_at", metavar="HOST:PORT", default=None,
+    help="Go on until SIGTERM, looking again and again, and serve what is found to Prometheus.",
+)  # fmt: skip
+@click.option(
+    "--every", "every_s", type=click.FloatRange(1, 3600), default=30, show_default=True,
+    metavar="SECONDS", help="With --serve: how often to look.",
+)  # fmt: skip
+@click.option(
+    "--verify-every", "verify_every_s", type=click.FloatRange(0, 7 * 86400), default=3600,
+    show_default=True, metavar="SECONDS",
+    help="With --serve: how often to run `verify` over the last two days; 0 for never.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @options.verbosity
 def command(
@@ -47,120 +51,113 @@ def command(
     kafka_url: str | None,
     store_url: str | None,
     url: str | None,
+    spool: Path | None,
+    serve_at: str | None,
+    every_s: float,
+    verify_every_s: float,
     as_json: bool,
     quiet: bool,
 ) -> int:
-    r"""Check what is installed and whether everything that is named can be reached.
+    r"""Check what is installed, and how everything is that is named.
 
-    Exit code 0: all is well. 1: something is not.
+    Log, topics and their settings, lag of workers and sinks, prices, store and schema, gaps and
+    dead letters, collector, spool, clocks.
+
+    Without any name the embedded form in --dir is looked at. Each finding names the page of the
+    guides that helps. Exit code 0: all does its work, though some may want a look. 1: something
+    does not.
 
     \b
-    Example: callmeter doctor --kafka kafka://localhost:9092 --store clickhouse://localhost:8123/callmeter
+    Examples: callmeter doctor --kafka kafka://localhost:9092 --store clickhouse://localhost:8123/callmeter
+              callmeter doctor --kafka … --store … --serve 127.0.0.1:9464
     """
-    findings = [*_installed(), *_looked_at(directory, kafka_url, store_url, url)]
-    sick = [finding for finding in findings if finding.well is False]
+    places = Places(directory, kafka_url, store_url, url, spool)
+    if serve_at is not None:
+        if as_json:
+            raise UsageError("--serve and --json do not go together: ask /metrics")
+        from callmeter.cli.doctor_metrics import serve
+
+        serve(places, serve_at, every_s=every_s, verify_every_s=verify_every_s, quiet=quiet)
+        return EXIT_OK
+    findings = [*look_at_installation(), *places.look()]
     if as_json:
-        click.echo(orjson.dumps([finding._asdict() for finding in findings]))
+        click.echo(orjson.dumps([finding.to_json() for finding in findings]))
     else:
         for finding in findings:
-            if quiet and finding.well is not False:
-                continue
-            mark = {True: "ok", False: "WRONG", None: "-"}[finding.well]
-            click.echo(f"{mark:<6} {finding.piece:<12} {finding.detail}")
-    return 1 if sick else 0
+            _print(finding, quiet=quiet)
+    return EXIT_NO if any(each.state is State.WRONG for each in findings) else EXIT_OK
 
 
-def _installed() -> Iterator[Finding]:
-    version = ".".join(map(str, sys.version_info[:3]))
-    yield Finding("callmeter", True, f"{__version__} on Python {version}")
-    for extra, modules in _EXTRAS.items():
-        missing = [name for name in modules if importlib.util.find_spec(name) is None]
-        if missing:
-            yield Finding(extra, None, f"not installed: pip install 'callmeter[{extra}]'")
-        else:
-            yield Finding(extra, True, "installed")
+def _print(finding: Finding, *, quiet: bool) -> None:
+    if quiet and finding.state in (State.OK, State.UNASKED):
+        return
+    mark = {State.OK: "ok", State.NOTICE: "look", State.WRONG: "WRONG", State.UNASKED: "-"}
+    help_ = f"  ({GUIDES}/{finding.guide})" if finding.state in (State.NOTICE, State.WRONG) else ""
+    click.echo(f"{mark[finding.state]:<6} {finding.piece:<12} {finding.detail}{help_}")
 
 
-def _looked_at(
-    directory: Path | None, kafka_url: str | None, store_url: str | None, url: str | None
-) -> Iterator[Finding]:
-    if directory is not None or (kafka_url is None and store_url is None and url is None):
-        home = directory or Path(options.DEFAULT_DIR)
-        yield _try("directory", lambda: _directory(home))
-    if kafka_url is not None:
-        yield _try("kafka", lambda: _kafka(kafka_url))
-    if store_url is not None:
-        yield _try("store", lambda: _store(store_url))
-    if url is not None:
-        yield _try("collector", lambda: _collector(url))
+class Places:
+    """What to look at: the places that were named, or else the embedded form's directory."""
 
+    def __init__(
+        self,
+        directory: Path | None,
+        kafka_url: str | None,
+        store_url: str | None,
+        url: str | None,
+        spool: Path | None,
+    ) -> None:
+        # CALLMETER_URL may name a Kafka, which is looked at by --kafka.
+        url = url if url is not None and url.startswith("http") else None
+        named = (kafka_url, store_url, url) != (None, None, None)
+        self.directory = directory or (None if named else Path(options.DEFAULT_DIR))
+        self.kafka_url = kafka_url
+        self.store_url = store_url
+        self.url = url
+        self.spool = spool or (_SPOOL if _SPOOL.is_dir() else None)
 
-def _try(piece: str, look: Callable[[], str]) -> Finding:
-    try:
-        return Finding(piece, True, look())
-    except CallmeterError as exc:
-        return Finding(piece, False, str(exc))
-    except ModuleNotFoundError as exc:
-        return Finding(piece, False, f"{exc.name} is not installed (see above)")
+    def look(self) -> Iterator[Finding]:
+        """Every finding, in the order of the flow."""
+        home = self.directory
+        if self.url is not None:
+            yield from look_at_collector(self.url)
+        if home is not None:
+            yield from looked(
+                "directory", "operations.md#embedded", lambda: look_at_directory(home)
+            )
+        if self.kafka_url is not None:
+            from callmeter.cli.doctor_log import look_at_kafka
 
+            yield from look_at_kafka(self.kafka_url)
+        yield from self._stored()
+        spool = self.spool
+        if spool is not None:
+            yield from looked("spool", "operations.md#spool", lambda: look_at_spool(spool))
 
-def _directory(home: Path) -> str:
-    from callmeter.embedded import LOG_FILE, running
-    from callmeter.log.sqlite_log import SqliteLog
+    def store_to_ask(self) -> str | None:
+        """The store's URL; of the embedded form only while `up` serves it; None without one."""
+        if self.store_url is not None or self.directory is None:
+            return self.store_url
+        from callmeter.embedded import running
 
-    if not (home / LOG_FILE).exists():
-        return f"{home}: no data yet; `callmeter up` makes it"
-    owner = running(home)
-    with SqliteLog(home / LOG_FILE) as log:
-        ends = sum(log.end_offsets("events").values())
-        metered = sum(log.position("meter-state", part) or 0 for part in range(log.partitions))
-    state = f"served at {owner.url} by pid {owner.pid}" if owner else "at rest"
-    return f"{home}: {state}, {ends:,} envelopes in the log, {ends - metered:,} not yet metered"
+        owner = running(self.directory)
+        return None if owner is None else owner.store_url
 
+    def _stored(self) -> Iterator[Finding]:
+        url = None
+        with suppress(ModuleNotFoundError):  # told by the directory's finding
+            url = self.store_to_ask()
+        if url is None:
+            return
+        from callmeter.cli.doctor_store import look_at_store
+        from callmeter_sinks.clickhouse.store import open_store
 
-def _kafka(kafka_url: str) -> str:
-    from callmeter.log.kafka_admin import check_topics, read_log_id
-    from callmeter.log.kafka_settings import KafkaSettings
-
-    settings = KafkaSettings.from_url(kafka_url)
-
-    async def look() -> str:
-        partitions = await check_topics(settings)
-        return f"{settings.display}: log {await read_log_id(settings)}, {partitions} partitions"
-
-    return asyncio.run(look())
-
-
-def _store(store_url: str) -> str:
-    from callmeter_sinks.clickhouse.migrate import check_schema
-    from callmeter_sinks.clickhouse.store import open_store
-
-    store = open_store(store_url)
-    try:
-        check_schema(store)
-        version = store.query("SELECT version()").rows[0][0]
-        return f"{store.name}: ClickHouse {version}, schema up to date"
-    finally:
-        store.close()
-
-
-def _collector(url: str) -> str:
-    import http.client
-    from urllib.parse import urlsplit
-
-    from callmeter.errors import UnreachableError
-
-    parts = urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=5)
-    try:
-        connection.request("GET", "/readyz")
-        answer = connection.getresponse()
-        body = answer.read(200).decode("utf-8", "replace").strip()
-    except OSError as exc:
-        raise UnreachableError(f"{url}: {exc}") from exc
-    finally:
-        connection.close()
-    if answer.status != 200:
-        raise UnreachableError(f"{url}: not ready ({answer.status}): {body}")
-    return f"{url}: ready"
+        try:
+            store = open_store(url)
+        except CallmeterError as exc:
+            yield Finding("store", State.WRONG, str(exc), "operations.md#store")
+            return
+        try:
+            yield from look_at_store(store)
+        finally:
+            store.close()

@@ -1,0 +1,164 @@
+"""``callmeter doctor --serve``: findings as Prometheus metrics, looked at again and again.
+
+Every name is in docs/reference/metrics-doctor.md, generated from ``METRICS``.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import click
+
+from callmeter.cli.doctor_finding import Figure, Finding, State
+from callmeter.cli.monitor import Monitor
+from callmeter.errors import CallmeterError
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+
+    from callmeter.cli.doctor import Places
+
+PREFIX = "callmeter_doctor"
+#: Every metric: labels, what it says.
+METRICS = {
+    "state": (("piece",), "How a piece is: 0 well, 1 worth a look, 2 does not do its work."),
+    "look_timestamp_seconds": ((), "When the doctor last finished a look."),
+    "look_seconds": ((), "How long the last look took."),
+    "group_lag_records": (("group",), "Records that wait for meter, watch or sink."),
+    "group_members": (("group",), "Processes of meter, watch or sink at work."),
+    "topic_replicas": ((), "Copies of the topic that has the fewest."),
+    "newest_stored_timestamp_seconds": ((), "Log time of the newest envelope in the store."),
+    "clock_ahead_seconds": (("of",), "How far the clock of collector or store is ahead of ours."),
+    "dead_letters_last_hour": (("reason",), "Lines and envelopes refused within the last hour."),
+    "missing_envelopes": ((), "Envelopes of the last 7 days that never arrived."),
+    "dropped_events": ((), "Events that producers heard from in 7 days say they dropped."),
+    "unpriced_calls_last_day": ((), "Calls of the last 24 hours without a known price."),
+    "instrumented_twice_last_day": ((), "Calls of the last 24 hours metered by two roads at once."),
+    "spool_bytes": ((), "Bytes in the spool that could not be delivered yet."),
+    "spool_oldest_seconds": ((), "Age of the oldest of them."),
+    "spool_orphaned_sources": ((), "Sources in the spool whose process is gone."),
+    "verify_timestamp_seconds": ((), "When `verify` last finished."),
+    "verify_seconds": ((), "How long it took."),
+    "verify_equal": ((), "1 if everything it could compare agreed, else 0."),
+    "verify_unverifiable": ((), "Parts that it could not compare."),
+}
+_VERIFIED = timedelta(days=2)
+_LEVEL = {State.OK: 0, State.NOTICE: 1, State.WRONG: 2}
+#: A look that has not come back for so many rounds hangs: the process is to be started again.
+_STUCK_ROUNDS = 20
+
+
+class Ward:
+    """The newest findings, for a scrape from any thread: a Prometheus collector."""
+
+    def __init__(self) -> None:
+        self._figures: tuple[Figure, ...] = ()
+        self._verified: tuple[Figure, ...] = ()
+        self.looked_s: float | None = None
+        self.moved_s = time.monotonic()
+
+    def found(self, findings: list[Finding], took_s: float) -> None:
+        """Take up what one look found."""
+        worst: dict[str, int] = {}
+        for each in findings:
+            if each.state is not State.UNASKED:
+                worst[each.piece] = max(worst.get(each.piece, 0), _LEVEL[each.state])
+        self._figures = (
+            *(Figure("state", level, {"piece": piece}) for piece, level in worst.items()),
+            *(figure for each in findings for figure in each.figures),
+            Figure("look_timestamp_seconds", time.time()),
+            Figure("look_seconds", took_s),
+        )
+        self.looked_s = self.moved_s = time.monotonic()
+
+    def verified(self, *, equal: bool, unverifiable: int, took_s: float) -> None:
+        """Take up what ``verify`` said."""
+        self._verified = (
+            Figure("verify_timestamp_seconds", time.time()),
+            Figure("verify_seconds", took_s),
+            Figure("verify_equal", float(equal)),
+            Figure("verify_unverifiable", unverifiable),
+        )
+
+    def describe(self) -> Iterator[Metric]:
+        """Names only."""
+        return self.collect()
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family, those without a series too."""
+        from prometheus_client.core import GaugeMetricFamily
+
+        families = {
+            name: GaugeMetricFamily(f"{PREFIX}_{name}", says, labels=labels)
+            for name, (labels, says) in METRICS.items()
+        }
+        for figure in (*self._figures, *self._verified):
+            labels = METRICS[figure.name][0]
+            families[figure.name].add_metric([figure.labels[each] for each in labels], figure.value)
+        yield from families.values()
+
+
+def serve(
+    places: Places, address: str, *, every_s: float, verify_every_s: float, quiet: bool
+) -> None:
+    """Look every ``every_s`` seconds until SIGTERM or SIGINT; whatever is wrong is a figure."""
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    ward = Ward()
+    monitor = Monitor(
+        address, [ward],
+        unready=lambda: "has not looked yet" if ward.looked_s is None else None,
+        ailing=lambda: _ailing(ward, every_s),
+    )  # fmt: skip
+    with monitor:
+        if not quiet:
+            click.echo(f"metrics are served at {monitor.url}/metrics")
+        verify_at_s = time.monotonic() if verify_every_s else float("inf")
+        while not stopping.is_set():
+            began_s = time.monotonic()
+            findings = list(places.look())
+            ward.found(findings, time.monotonic() - began_s)
+            if time.monotonic() >= verify_at_s:
+                # The next one only after a whole interval, however long this one takes.
+                _verify(places, ward)
+                verify_at_s = time.monotonic() + verify_every_s
+            stopping.wait(max(0.0, began_s + every_s - time.monotonic()))
+
+
+def _ailing(ward: Ward, every_s: float) -> str | None:
+    silent_s = time.monotonic() - ward.moved_s
+    if silent_s > max(600.0, _STUCK_ROUNDS * every_s):
+        return f"no look has come back for {silent_s:.0f} s"
+    return None
+
+
+def _verify(places: Places, ward: Ward) -> None:
+    """Compare the last two days; if the store is away the last result stands, with its time."""
+    url = places.store_to_ask()
+    if url is None:
+        return
+    from callmeter_sinks.clickhouse.store import open_store
+    from callmeter_sinks.verify import verify
+
+    began_s = time.monotonic()
+    try:
+        store = open_store(url)
+        try:
+            result = verify(store, since=datetime.now(UTC) - _VERIFIED)
+        finally:
+            store.close()
+    except CallmeterError as exc:
+        click.echo(f"verify: {exc}", err=True)
+        return
+    ward.verified(
+        equal=result.equal,
+        unverifiable=len(result.unverifiable),
+        took_s=time.monotonic() - began_s,
+    )
+    ward.moved_s = time.monotonic()
