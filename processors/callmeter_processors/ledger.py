@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 from msgspec import UNSET, Struct
 
-from callmeter.errors import NewerSchemaError
 from callmeter.schema.budgets import Budget
 from callmeter.schema.spend import SpendHeader
 from callmeter_processors.limits import MeterLimits
 from callmeter_processors.matching import Rule, Rules
 from callmeter_processors.opencalls import OpenCall, OpenCalls, StuckLimit, net
+from callmeter_processors.rowformat import readable
 from callmeter_processors.spending import Spending
 from callmeter_processors.step import Output
 
@@ -62,16 +62,9 @@ class BudgetLedger:
         for key, value in rows.items():
             if not key.startswith(BUDGET_PREFIX):
                 continue
-            row = _decoder.decode(value)
-            if row.log != self._log_id:
-                continue
-            name = key[len(BUDGET_PREFIX) :].decode()
-            if row.v > BEGUN_VERSION:
-                raise NewerSchemaError(
-                    f"the state of budget {name!r} has format {row.v}, this callmeter reads up to "
-                    f"{BEGUN_VERSION}: update the workers"
-                )
-            self._begun[name] = row.basis
+            if readable(key, value, self._log_id, BEGUN_VERSION):
+                name = key[len(BUDGET_PREFIX) :].decode()
+                self._begun[name] = _decoder.decode(value).basis
 
     @property
     def rows(self) -> int:

@@ -32,8 +32,19 @@ class MeterLimits:
     delta_part_bytes: int = 512 * 1024
     #: A gap is told of when it has been open for so long.
     gap_alert_us: int = 60 * SECOND_US
-    #: A source that was not heard of for so long has left its open calls behind.
+    #: A source that was not heard of for so long has left its open calls behind, and has ended.
     silent_us: int = 60 * SECOND_US
+    #: The same for the end of a source that has never begun a call nor sent a heartbeat: it may
+    #: have nothing to say for long.
+    quiet_us: int = 3600 * SECOND_US
+    #: Ends told of at one look, so that a fleet's end does not stall it.
+    ends_per_look: int = 500
+    #: Nothing at all for so long: nobody was silent, the log was away.
+    blank_us: int = 20 * SECOND_US
+    #: A source's clock is told of when it is ahead of the log's by more than this, or when all it
+    #: sends comes later than this for ``skew_steady_us``, as late at the end as in the beginning.
+    skew_us: int = 10 * SECOND_US
+    skew_steady_us: int = 60 * SECOND_US
     #: A call is stuck when it has been open for so long, unless a rule says otherwise.
     stuck_us: int = 600 * SECOND_US
     #: Open calls remembered for a source; further ones are not told of.

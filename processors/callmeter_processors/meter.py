@@ -19,6 +19,7 @@ from callmeter.schema.header import EnvelopeHeader
 from callmeter.schema.metered import DELTAS_KEY, DeltasHeader, Refused
 from callmeter.schema.reasons import RefusedReason, Verdict
 from callmeter.schema.topics import ALERTS, METERED
+from callmeter_processors.ends import EndAlerts
 from callmeter_processors.fold import Fold
 from callmeter_processors.gaps import GapAlerts
 from callmeter_processors.judge import Opened, Refusal, judge_envelope, open_envelope
@@ -30,6 +31,7 @@ from callmeter_processors.metered import encode_deltas, encode_metered, metered_
 from callmeter_processors.opencalls import OpenCalls
 from callmeter_processors.rows import decode_rows, encode_row, row_key
 from callmeter_processors.sequence import Seen, Sources
+from callmeter_processors.skew import SkewAlerts
 from callmeter_processors.step import Checkpoint, Count, Output, StepFactory
 from callmeter_processors.worth import Pricer
 
@@ -50,8 +52,10 @@ class PartitionMeter:
         self._pricer = pricer
         self._limits = limits or MeterLimits()
         self._sources = Sources(self._limits)
-        self._time = LogTime()
+        self._time = LogTime(self._limits.blank_us)
         self._gaps = GapAlerts(log_id, self._sources, self._limits)
+        self._ends = EndAlerts(log_id, self._sources)
+        self._skew = SkewAlerts(log_id, self._sources, self._limits)
         self._open = OpenCalls(log_id, self._limits)
         self._ledger = BudgetLedger(log_id, partition, self._open, self._limits)
         self._alerts: list[Alert] = []
@@ -77,7 +81,7 @@ class PartitionMeter:
         self._open.restore(rows, speaking)
         self._ledger.restore(rows)
         for seen_us in speaking.values():
-            self._time.record(seen_us)
+            self._time.restore(seen_us)
 
     def configure(self, budgets: Sequence[Budget], next_offset: int, partitions: int) -> None:
         """Take up the definitions as they are now; see ``Configurable``.
@@ -119,6 +123,8 @@ class PartitionMeter:
         judged = judge_lines(lines, record.timestamp_us, self._limits)
         told = self._fold.add(header, judged)
         source = header.source
+        if told:
+            self._sources.beats(source)
         if told or source in self._sources.gappy or self._open.concerns(source):
             self._take_open(header, judged, record.timestamp_us)
         self._emit(record, header, Verdict.ACCEPTED, None, judged)
@@ -131,7 +137,20 @@ class PartitionMeter:
         if not opened.identified:
             return None
         header = opened.header
-        return self._sources.take(header.source, header.seq, now_us, last=header.last)
+        source = header.source
+        seen = self._sources.take(
+            source,
+            header.seq,
+            now_us,
+            last=header.last,
+            project=header.project,
+            service=header.service,
+        )
+        if seen is Seen.NEW:
+            tracker = self._sources.tracker(source)
+            if tracker is not None:
+                self._skew.take(source, tracker, now_us, header.sent_us)
+        return seen
 
     def _take_open(
         self, header: EnvelopeHeader, judged: Sequence[Event | Refused], now_us: int
@@ -166,11 +185,12 @@ class PartitionMeter:
         self._outputs.append(Output(METERED.name, key, value, self._partition))
 
     def tick(self, now_us: int) -> None:
-        """Look for gaps and open calls to tell of, by the log's time that goes on meanwhile."""
+        """Look for gaps, ends and open calls, by the log's time that goes on meanwhile."""
         log_us = self._time.at(now_us)
         if log_us:
             self._alerts += self._gaps.look(log_us)
-            self._open.look(log_us, self._ledger.stuck_limit)
+            self._alerts += self._ends.look(log_us, self._time.heard_us)
+            self._open.look(log_us, self._time.heard_us, self._ledger.stuck_limit)
 
     def checkpoint(self) -> Checkpoint:
         """The rows and outputs since the last checkpoint."""
@@ -234,7 +254,7 @@ class PartitionMeter:
 
     def _said(self) -> list[Alert]:
         """Alerts since the last checkpoint."""
-        alerts = [*self._alerts, *self._open.alerts]
+        alerts = [*self._alerts, *self._skew.look(), *self._open.alerts]
         self._alerts, self._open.alerts = [], []
         return alerts
 

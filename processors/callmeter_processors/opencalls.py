@@ -12,12 +12,12 @@ from typing import NamedTuple
 import msgspec
 from msgspec import UNSET, Struct
 
-from callmeter.errors import NewerSchemaError
 from callmeter.schema.alerts import ALERT_VERSION, Alert, AlertKind, alert_id
 from callmeter.schema.events import CallBegin, CallEnd, Heartbeat
 from callmeter.schema.header import EnvelopeHeader
 from callmeter_processors.limits import MeterLimits
 from callmeter_processors.matching import Dimensions
+from callmeter_processors.rowformat import readable
 
 OPEN_PREFIX = b"o:"
 OPEN_VERSION = 1
@@ -102,14 +102,9 @@ class OpenCalls:
         for key, value in rows.items():
             if not key.startswith(OPEN_PREFIX):
                 continue
-            row = _decoder.decode(value)
-            if row.log != self._log_id:
+            if not readable(key, value, self._log_id, OPEN_VERSION):
                 continue
-            if row.v > OPEN_VERSION:
-                raise NewerSchemaError(
-                    f"state row {key.decode(errors='replace')} has format {row.v}, this callmeter "
-                    f"reads up to {OPEN_VERSION}: update the workers"
-                )
+            row = _decoder.decode(value)
             name = key[len(OPEN_PREFIX) :].decode()
             source = self._sources[name] = _Source()
             source.calls = {call.call_id: call for call in row.calls}
@@ -219,11 +214,15 @@ class OpenCalls:
         if not call.orphaned:
             self.changes.append(Change(call, -1))
 
-    def look(self, now_us: int, limit_of: Callable[[OpenCall], StuckLimit]) -> None:
-        """Tell of calls that are stuck or orphaned at the log's time ``now_us``."""
+    def look(self, now_us: int, since_us: int, limit_of: Callable[[OpenCall], StuckLimit]) -> None:
+        """Tell of calls that are stuck or orphaned at the log's time ``now_us``.
+
+        Nobody could be heard before ``since_us``: see ``LogTime``.
+        """
         limits = self._limits
         for name, source in self._sources.items():
-            silent = source.closed or now_us - source.heard_us >= limits.silent_us
+            heard_us = max(source.heard_us, since_us)
+            silent = source.closed or now_us - heard_us >= limits.silent_us
             for call in source.calls.values():
                 if silent and not call.orphaned:
                     call.orphaned = True

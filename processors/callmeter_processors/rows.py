@@ -1,7 +1,11 @@
 """State rows of the meter: one for each source, ``s:<source>``.
 
 A row carries its format version and the id of the log it speaks of. Rows of another log are ignored
-(a wiped log starts a new history), rows of a newer version stop the worker before it commits.
+(a wiped log starts a new history), rows of a newer version stop the worker before it commits, rows
+of the version before are read (docs/decisions/0018).
+
+    1  next, seen_us, last, gaps, floor, given_up, alerted
+    2  beats, unclean, skewed, project, service
 """
 
 from __future__ import annotations
@@ -11,10 +15,10 @@ from collections.abc import Iterator, Mapping
 import msgspec
 from msgspec import Struct
 
-from callmeter.errors import NewerSchemaError
+from callmeter_processors.rowformat import readable
 from callmeter_processors.sequence import Tracker
 
-ROW_VERSION = 1
+ROW_VERSION = 2
 PREFIX = b"s:"
 
 
@@ -30,14 +34,13 @@ class SourceRow(Struct, omit_defaults=True):
     floor: int = 0
     given_up: int = 0
     alerted: list[list[int]] = []
+    beats: bool = False
+    unclean: bool = False
+    skewed: int = 0
+    project: str = ""
+    service: str = ""
 
 
-class _Version(Struct):
-    v: int = 0
-    log: str = ""
-
-
-_version = msgspec.json.Decoder(_Version)
 _decoder = msgspec.json.Decoder(SourceRow)
 _encoder = msgspec.json.Encoder()
 
@@ -49,19 +52,24 @@ def row_key(source: str) -> bytes:
 
 def encode_row(log_id: str, tracker: Tracker) -> bytes:
     """A source's row; at most ``gaps_per_source`` ranges long."""
-    return _encoder.encode(
-        SourceRow(
-            v=ROW_VERSION,
-            log=log_id,
-            next=tracker.next,
-            seen_us=tracker.seen_us,
-            last=tracker.last,
-            gaps=tracker.gaps,
-            floor=tracker.floor,
-            given_up=tracker.given_up,
-            alerted=tracker.alerted,
-        )
+    row = SourceRow(
+        v=ROW_VERSION,
+        log=log_id,
+        next=tracker.next,
+        seen_us=tracker.seen_us,
+        last=tracker.last,
+        gaps=tracker.gaps,
+        floor=tracker.floor,
+        given_up=tracker.given_up,
+        alerted=tracker.alerted,
+        unclean=tracker.unclean,
     )
+    if not tracker.compact:
+        row.beats = tracker.beats
+        row.skewed = tracker.skewed
+        row.project = tracker.project
+        row.service = tracker.service
+    return _encoder.encode(row)
 
 
 def decode_rows(log_id: str, rows: Mapping[bytes, bytes]) -> Iterator[tuple[str, Tracker]]:
@@ -69,14 +77,8 @@ def decode_rows(log_id: str, rows: Mapping[bytes, bytes]) -> Iterator[tuple[str,
     for key, value in rows.items():
         if not key.startswith(PREFIX):
             continue
-        head = _version.decode(value)
-        if head.log != log_id:
+        if not readable(key, value, log_id, ROW_VERSION):
             continue
-        if head.v > ROW_VERSION:
-            raise NewerSchemaError(
-                f"state row {key.decode(errors='replace')} has format {head.v}, this callmeter "
-                f"reads up to {ROW_VERSION}: update the workers"
-            )
         row = _decoder.decode(value)
         tracker = Tracker(row.next, row.seen_us)
         tracker.last = row.last
@@ -84,4 +86,9 @@ def decode_rows(log_id: str, rows: Mapping[bytes, bytes]) -> Iterator[tuple[str,
         tracker.floor = row.floor
         tracker.given_up = row.given_up
         tracker.alerted = row.alerted
+        tracker.beats = row.beats
+        tracker.unclean = row.unclean
+        tracker.skewed = row.skewed
+        tracker.project = row.project
+        tracker.service = row.service
         yield key[len(PREFIX) :].decode(), tracker

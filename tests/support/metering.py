@@ -170,6 +170,8 @@ def read(outputs: Iterable[Output]) -> list[Metered]:
     """The metered records among outputs, in order."""
     found = []
     for output in outputs:
+        if output.topic != "metered":
+            continue
         assert output.value.endswith(b"\n")
         head, *lines = (json.loads(text) for text in output.value.decode().split("\n")[:-1])
         found.append(Metered(head, lines))

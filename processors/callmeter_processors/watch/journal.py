@@ -17,7 +17,7 @@ from zlib import crc32
 import msgspec
 from msgspec import Raw, Struct
 
-from callmeter.errors import NewerSchemaError
+from callmeter_processors.rowformat import readable
 
 ROW_VERSION = 1
 CHUNKS = 64
@@ -83,15 +83,9 @@ class Journal:
             yield from chunk.items()
 
     def _decode(self, name: bytes, value: bytes) -> JournalRow | None:
-        row = _decoder.decode(value)
-        if row.log != self._log_id:
+        if not readable(name, value, self._log_id, ROW_VERSION):
             return None
-        if row.v > ROW_VERSION:
-            raise NewerSchemaError(
-                f"state row {name.decode(errors='replace')} has format {row.v}, this callmeter "
-                f"reads up to {ROW_VERSION}: update the workers"
-            )
-        return row
+        return _decoder.decode(value)
 
     @property
     def rows(self) -> int:

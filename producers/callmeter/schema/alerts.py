@@ -28,6 +28,10 @@ class AlertKind(StrEnum):
     ENDED = "ended"  # a stuck or orphaned call has ended after all; corrects names it
     GAP = "gap"  # envelopes of a source are missing
     GAP_CLOSED = "gap_closed"  # … and have come after all; corrects names it
+    UNCLEAN_END = "unclean_end"  # a source is silent and has not closed
+    RESUMED = "resumed"  # … and speaks again; corrects names it
+    CLOCK_SKEW = "clock_skew"  # a source's clock is not the log's; nothing is shifted
+    CLOCK_AGREES = "clock_agrees"  # … and agrees again; corrects names it
 
 
 class Alert(Struct, kw_only=True, omit_defaults=True):

@@ -6,7 +6,17 @@ import pytest
 
 from callmeter_processors.limits import DAY_US, MeterLimits
 from callmeter_processors.meter import PartitionMeter
-from support.metering import LOG, NOW_US, TablePricer, call_end, envelope, envelopes, record, source
+from support.metering import (
+    LOG,
+    NOW_US,
+    TablePricer,
+    call_end,
+    deltas,
+    envelope,
+    envelopes,
+    record,
+    source,
+)
 
 KEY = source(1).encode()
 NIL = "00000000-0000-0000-0000-000000000000"
@@ -106,7 +116,8 @@ def test_a_refused_envelope_says_why(value, timestamp_us, reason, detail):
     assert (lines[0]["reason"], lines[0]["detail"]) == (reason, head["detail"])
     text = (value or b"").decode(errors="replace")
     assert lines[0]["line"] == text[:2000]
-    controls = json.loads(checkpoint.outputs[-1].value.split(b"\n")[0])["controls"]
+    (told,) = deltas(checkpoint.outputs)
+    controls = told.head["controls"]
     assert controls["refused_envelopes"] == 1
     assert controls["envelopes"] == 1
 

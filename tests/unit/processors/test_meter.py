@@ -122,17 +122,19 @@ def test_rows_know_duplicates_after_a_restart():
     assert key == f"s:{source(1)}".encode()
     row = json.loads(runtime.rows[key])
     assert row == {
-        "v": 1,
+        "v": 2,
         "log": LOG,
         "next": 3,
         "seen_us": NOW_US,
         "gaps": [[1, 1, NOW_US]],
+        "project": "shop",
     }
     again = [envelope([call_end()], seq=seq) for seq in (0, 1, 1, 2)]
     runtime.run(records_of(*values, *again))
     verdicts = [each.head["verdict"] for each in envelopes(runtime.outputs)]
     assert verdicts[2:] == ["duplicate", "accepted", "duplicate", "duplicate"]
-    assert json.loads(runtime.rows[key]) == {"v": 1, "log": LOG, "next": 3, "seen_us": NOW_US}
+    whole = {"v": 2, "log": LOG, "next": 3, "seen_us": NOW_US, "project": "shop"}
+    assert json.loads(runtime.rows[key]) == whole
 
 
 def test_state_of_another_log_is_no_state():

@@ -96,7 +96,7 @@ class Meter:
 
     def said(self) -> list[tuple[str, str]]:
         self.keep()
-        return [(alert.kind, alert.call_id[-2:]) for alert in self.alerts]
+        return [(alert.kind, alert.call_id[-2:]) for alert in self.alerts if alert.call_id]
 
 
 def test_a_begun_call_is_exposure_until_it_ends():
@@ -199,10 +199,11 @@ def test_a_silent_source_orphans_its_calls():
     meter = Meter()
     meter.take([begin(1)])
     meter.take([begin(2)], n=2)
-    meter.take([], n=2, seq=1, at_s=59)
+    for seq, at_s in enumerate((15, 30, 45, 59), 1):
+        meter.take([], n=2, seq=seq, at_s=at_s)
     meter.tick(59)
     assert meter.said() == []
-    meter.take([], n=2, seq=2, at_s=60)
+    meter.take([], n=2, seq=5, at_s=60)
     meter.tick(60)
     assert meter.said() == [("orphaned", "01")]
     assert (meter.open, meter.exposure) == (1, 50)
@@ -212,6 +213,23 @@ def test_a_silent_source_orphans_its_calls():
     meter.take([end(1)], at_s=90, seq=1)
     assert meter.said() == [("orphaned", "01"), ("ended", "01")]
     assert meter.open == 1
+
+
+def test_a_log_that_was_away_makes_nobody_silent():
+    meter = Meter()
+    meter.take([begin(1)])
+    meter.take([begin(2)], n=2)
+    meter.take([], n=2, seq=1, at_s=300)
+    meter.tick(300)
+    assert meter.said() == []
+    meter.take([], n=2, seq=2, at_s=318)
+    meter.take([], n=2, seq=3, at_s=337)
+    meter.take([], n=2, seq=4, at_s=356)
+    meter.tick(359)
+    assert meter.said() == []
+    meter.take([], n=2, seq=5, at_s=360)
+    meter.tick(360)
+    assert meter.said() == [("orphaned", "01")]
 
 
 def test_a_source_that_closes_leaves_its_calls_behind_at_once():

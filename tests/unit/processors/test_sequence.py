@@ -1,5 +1,8 @@
 """Sequence numbers: new, duplicate, missing, given up, forgotten."""
 
+import gc
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -145,8 +148,8 @@ def test_rows_of_another_log_and_of_others_are_ignored():
 
 
 def test_a_row_of_a_newer_format_stops_the_worker():
-    rows = {row_key(source(1)): b'{"v":2,"log":"%s","what":[]}' % LOG.encode()}
-    with pytest.raises(NewerSchemaError, match="format 2"):
+    rows = {row_key(source(1)): b'{"v":3,"log":"%s","what":[]}' % LOG.encode()}
+    with pytest.raises(NewerSchemaError, match="format 3"):
         list(decode_rows(LOG, rows))
 
 
@@ -157,3 +160,37 @@ def test_a_row_is_small_and_bounded():
     for seq in range(2**62, 2**62 + 5000, 2):
         tracker.take(seq, NOW_US, 512)
     assert len(encode_row(LOG, tracker)) < 40_000
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_millions_of_short_lived_sources_cost_little_each(clean):
+    """What is kept of a source that has ended, in memory and as a row, whichever way it ended."""
+    limits = MeterLimits(ends_per_look=2000)
+    sources = Sources(limits)
+    count = 20_000
+    names = [source(number) for number in range(count)]
+    gc.collect()
+    tracemalloc.start()
+    largest = 0
+    for start in range(0, count, 1000):
+        at_us = NOW_US + start
+        for name in names[start : start + 1000]:
+            sources.take(name, 0, at_us, last=False, project="shop", service="answers")
+            sources.beats(name)
+            sources.take(name, 1, at_us, last=clean)
+        sources.fall_silent(at_us + limits.silent_us, 0)
+        changed, forgotten = sources.drain()
+        assert not forgotten
+        largest = max(largest, *(len(encode_row(LOG, tracker)) for tracker in changed.values()))
+    del changed
+    gc.collect()
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert sources.figures() == {
+        "sources_open": 0, "sources_closed": count, "missing_envelopes": 0
+    }  # fmt: skip
+    assert held / count < 250
+    assert largest < 130
+    assert sources.take(names[7], 1, NOW_US, last=False) is Seen.DUPLICATE
+    assert sources.take(names[7], 2, NOW_US, last=False) is Seen.NEW
+    assert len(sources.resumed) == (not clean)

@@ -314,7 +314,7 @@ def test_a_deleted_budget_is_forgotten():
 def test_a_newer_state_of_a_budget_stops_the_worker():
     meter = PartitionMeter(LOG, 0, TablePricer())
     row = b'{"v":2,"log":"%s","basis":1,"next":0}' % LOG.encode()
-    with pytest.raises(NewerSchemaError, match="budget 'all'"):
+    with pytest.raises(NewerSchemaError, match="row b:all has format 2"):
         meter.restore({b"b:all": row})
     other = PartitionMeter("another log", 0, TablePricer())
     other.restore({b"b:all": row})
