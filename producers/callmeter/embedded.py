@@ -139,11 +139,18 @@ class Embedded:
         return self._stack.enter_context(ShimServer(store)).url
 
     def _start_sink(self) -> None:
+        from callmeter_sinks.group import SinkGroup
         from callmeter_sinks.sink import Sink
         from callmeter_sinks.source import SqliteSource
+        from callmeter_sinks.streams import STREAMS
         from callmeter_sinks.thread import SinkThread
 
-        sink = SinkThread(lambda: Sink(self.store, SqliteSource(self._log)))
+        def make() -> SinkGroup:
+            return SinkGroup(
+                [Sink(self.store, SqliteSource(self._log, topic)) for topic in STREAMS]
+            )
+
+        sink = SinkThread(make)
         self._stack.callback(sink.stop)
         sink.start()
         self._parts.append(lambda: sink.failed)
@@ -230,9 +237,9 @@ def prune(log: SqliteLog, store: Store) -> None:
             logger.info("%d records of %s are past their retention", deleted, topic)
 
 
-#: A record below the newest stored one of its partition is stored: origins are consecutive.
-_STORED = """SELECT toUInt32(partition), max(metered_offset) FROM envelopes
-WHERE log_id = {log:UUID} GROUP BY partition"""
+#: What lies below the newest intent is stored. The intent's own records may be read once more.
+_STORED = """SELECT toUInt32(partition), argMax(first, (generation, owner, last, -toInt64(records)))
+FROM sink_intents WHERE topic = 'metered' AND log_id = {log:UUID} GROUP BY partition"""
 
 
 def _positions(log: SqliteLog, state: str) -> dict[int, int]:

@@ -29,7 +29,7 @@ _NEWEST_INTENT = """
 SELECT first, last, origin_first, origin_next, records, crc32 FROM sink_intents
 WHERE sink = {sink:String} AND topic = {topic:String} AND partition = {partition:UInt16}
   AND log_id = {log_id:UUID}
-ORDER BY generation DESC, owner DESC, last DESC LIMIT 1
+ORDER BY generation DESC, owner DESC, last DESC, records LIMIT 1
 """
 _QUARANTINED = """
 SELECT DISTINCT offset FROM sink_quarantine
@@ -48,7 +48,10 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """The newest range that was about to be inserted."""
+    """The newest range that was about to be inserted; without ``records`` a mark of rest.
+
+    The mark says that everything up to ``last`` is in the store; its ``first`` lies behind that.
+    """
 
     first: int
     last: int
@@ -104,6 +107,26 @@ class Books:
             records=len(rng.pieces),
             events=rng.events,
             crc32=rng.crc32(),
+        )
+
+    def write_rest(
+        self, partition: int, claim: Claim, log_id: str, last: int, origin_next: int | None
+    ) -> None:
+        """Note that every intent of the claim's owner up to ``last`` was carried out."""
+        origin = -1 if origin_next is None else origin_next
+        self._write(
+            "sink_intents",
+            log_id=log_id,
+            partition=partition,
+            generation=claim.generation,
+            owner=claim.owner,
+            first=last + 1,
+            last=last,
+            origin_first=origin,
+            origin_next=origin,
+            records=0,
+            events=0,
+            crc32=0,
         )
 
     def quarantined(self, partition: int, log_id: str) -> set[int]:

@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from callmeter_sinks.clickhouse.store import PermanentStoreError, Store
-from callmeter_sinks.rows import LANDING_COLUMNS, Metered, landing_block
+from callmeter_sinks.rows import Metered
+from callmeter_sinks.streams import Stream
 
 _VIEWS = """
 SELECT name, create_table_query, as_select FROM system.tables
@@ -34,27 +35,28 @@ class _View(NamedTuple):
 
 
 def find_refused(
-    store: Store, topic: str, partition: int, records: Sequence[Metered]
+    store: Store, stream: Stream, partition: int, records: Sequence[Metered]
 ) -> list[tuple[Metered, PermanentStoreError]]:
     """The records that the views refuse when they come alone, each with the store's answer."""
     refused = []
-    with _clones(store) as landing:
+    with _clones(store, stream.landing) as landing:
         for record in records:
-            block = landing_block(topic, partition, (record,))
+            block = stream.block(stream.topic, partition, (record,))
             try:
-                store.insert_block(landing, LANDING_COLUMNS, block)
+                if block:
+                    store.insert_block(landing, stream.columns, block)
             except PermanentStoreError as exc:
                 refused.append((record, exc))
     return refused
 
 
 @contextmanager
-def _clones(store: Store) -> Iterator[str]:
-    """Null copies of the landing table and all that hangs on it; yields the copy's name."""
+def _clones(store: Store, landing: str) -> Iterator[str]:
+    """Null copies of a landing table and all that hangs on it; yields the copy's name."""
     prefix = f"probe_{uuid.uuid4().hex[:12]}_"
     cluster = f" ON CLUSTER `{store.cluster}`" if store.cluster else ""
-    views = _behind("landing", _views(store))
-    tables = {"landing", *(view.target for view in views)}
+    views = _behind(landing, _views(store))
+    tables = {landing, *(view.target for view in views)}
     try:
         for table in sorted(tables):
             store.command(f"CREATE TABLE {prefix}{table}{cluster} AS {table} ENGINE = Null")
@@ -64,7 +66,7 @@ def _clones(store: Store) -> Iterator[str]:
                 f"CREATE MATERIALIZED VIEW {prefix}{view.name}{cluster} "
                 f"TO {prefix}{view.target} AS {select}"
             )
-        yield f"{prefix}landing"
+        yield f"{prefix}{landing}"
     finally:
         for name in [*(view.name for view in reversed(views)), *sorted(tables)]:
             store.command(f"DROP TABLE IF EXISTS {prefix}{name}{cluster}")

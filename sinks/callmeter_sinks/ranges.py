@@ -44,14 +44,16 @@ class Range:
     pieces: Sequence[Piece]
     origin_first: int  # the first origin in it; == origin_next if it has deltas only
     origin_next: int  # the origin that follows it
+    #: Offsets of the intent, if the range was read again: compaction may have taken its ends.
+    bounds: tuple[int, int] | None = None
 
     @property
     def first(self) -> int:
-        return self.pieces[0].offset
+        return self.bounds[0] if self.bounds else self.pieces[0].offset
 
     @property
     def last(self) -> int:
-        return self.pieces[-1].offset
+        return self.bounds[1] if self.bounds else self.pieces[-1].offset
 
     def crc32(self) -> int:
         """Of the records in order, whether inserted or left out: header line, offset and size.

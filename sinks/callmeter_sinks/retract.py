@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from callmeter_sinks.clickhouse.store import Store
 from callmeter_sinks.rows import Metered
+from callmeter_sinks.streams import Stream
 
 _BY_ORIGIN = (
     "envelopes",
@@ -26,9 +27,15 @@ _PLACE = "log_id = {log_id:UUID} AND partition = {partition:UInt16}"
 _WAIT = {"lightweight_deletes_sync": "2"}
 
 
-def retract(store: Store, partition: int, record: Metered) -> None:
+def retract(store: Store, stream: Stream, partition: int, record: Metered) -> None:
     """Delete the rows of one record. May be repeated; returns when no query sees them any more."""
     place = {"log_id": record.log_id, "partition": partition}
+    if stream.rows_in:
+        at = {**place, "offset": record.offset}
+        for table in stream.rows_in:
+            rows = f"FROM {table} WHERE {_PLACE} AND topic_offset = {{offset:Int64}}"
+            store.command(f"DELETE {rows}", at, _WAIT)
+        return
     if record.type == "envelope":
         at = {**place, "origin": record.first}
         for table in _BY_ORIGIN:

@@ -29,7 +29,7 @@ _version = msgspec.json.Decoder(_Version)
 
 
 class Metered(NamedTuple):
-    """One record of the topic ``metered``, as far as the sink looks into it.
+    """One record, as far as the sink looks into it; of ``metered`` unless it came from ``signals``.
 
     ``first`` and ``last`` are the origins it speaks of (the same for an envelope), ``events`` its
     accepted and refused lines, ``body_at`` where the lines begin in ``value``.
@@ -92,7 +92,7 @@ def landing_block(topic: str, partition: int, records: Iterable[Metered]) -> byt
     (ClickHouse, "Formats", RowBinary).
     """
     name = topic.encode()
-    prefix = _varint(len(name)) + name
+    prefix = varint(len(name)) + name
     out: list[bytes | memoryview] = []
     for record in records:
         value, at = memoryview(record.value), record.body_at
@@ -100,15 +100,16 @@ def landing_block(topic: str, partition: int, records: Iterable[Metered]) -> byt
             prefix,
             _PLACE.pack(partition, record.offset),
             _TYPES[record.type],
-            _varint(at - 1),
+            varint(at - 1),
             value[: at - 1],
-            _varint(len(value) - at),
+            varint(len(value) - at),
             value[at:],
         )
     return b"".join(out)
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """A length as LEB128, as RowBinary has it."""
     out = bytearray()
     while number >= 0x80:
         out.append(number & 0x7F | 0x80)

@@ -16,16 +16,19 @@ from callmeter_sinks.intents import Books
 from callmeter_sinks.ranges import RangeLimits
 from callmeter_sinks.source import MeteredSource
 from callmeter_sinks.stats import SinkStats, add
+from callmeter_sinks.streams import STREAMS
 from callmeter_sinks.writer import PartitionWriter
 
 _log = logging.getLogger("callmeter.sink")
 _IDLE_S = 1.0
 _LAG_EVERY_S = 5.0
 _FENCED_S = 10.0
+#: A partition without news for so long is noted to be at rest.
+_REST_S = 60.0
 
 
 class Sink:
-    """Moves ``metered`` into the store, exactly once.
+    """Moves one topic into the store, exactly once; which one is said by the source.
 
     ``run`` blocks until ``stop`` (from any thread or a signal handler); ``drain`` until everything
     is stored that was in the log when it began. One call of either per object. Raises what stops a
@@ -48,10 +51,12 @@ class Sink:
         clock: Clock | None = None,
         first_retry_s: float = 0.1,
     ) -> None:
+        self.topic = source.topic
         self._store = store
         self._source = source
+        self._stream = STREAMS[source.topic]
         self._books = Books(store, name, source.topic)
-        self._limits = limits or RangeLimits()
+        self._limits = limits or self._stream.limits
         self._max_buffered_bytes = max_buffered_bytes
         self._accept_loss = accept_loss
         self._clock = clock or SystemClock()
@@ -131,6 +136,8 @@ class Sink:
                     moved = True
                 elif due_s is not None:
                     wait_s = min(wait_s, due_s)
+                else:
+                    writer.rest(now_s, _REST_S)
             if spent_s:
                 self._rest_until_s = self._clock.monotonic_s() + spent_s
             self._relieve()
@@ -149,7 +156,10 @@ class Sink:
         assigned = self._source.assignment()
         for partition in [p for p in self._writers if assigned.get(p) != self._epochs[p]]:
             self._drop(partition)
+        begun = self._source.begun(set(assigned) - self._writers.keys())
         for partition, epoch in assigned.items():
+            if self._stream.quiet and partition not in self._writers and partition not in begun:
+                continue
             waits = self._clock.monotonic_s() < self._again_at_s.get(partition, 0.0)
             known = partition in self._writers or (waits and self._epochs.get(partition) == epoch)
             if known or self._stop.is_set():
@@ -214,7 +224,7 @@ class Sink:
     def _drained(self, ends: Mapping[int, int]) -> bool:
         """Whether every partition that is still ours is stored up to its end."""
         assigned = self._source.assignment()
-        ours = [p for p in ends if p in assigned]
+        ours = [p for p in ends if p in assigned and (ends[p] or not self._stream.quiet)]
         return all(
             p in self._writers
             and not self._writers[p].buffered
@@ -242,6 +252,8 @@ class Sink:
             try:
                 if writer.due_in_s(self._clock.monotonic_s()) is not None:
                     self._write(partition, writer)
+                if partition in self._writers:  # and was not lost to another just now
+                    writer.rest(self._clock.monotonic_s())
             except (UnreachableError, StoppedError) as exc:
                 _log.warning("partition %d is left for the next start: %s", partition, exc)
             self._drop(partition)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import threading
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from callmeter.log.record import LogRecord
 from callmeter.log.sqlite_log import SqliteLog
-from callmeter.schema.topics import METERED
+from callmeter.schema.topics import BY_NAME, METERED
 
 
 class MeteredSource(Protocol):
@@ -36,6 +37,10 @@ class MeteredSource(Protocol):
 
         The first may lie above ``offset``: where a transaction's marker stood, or retention was.
         """
+        ...
+
+    def begun(self, partitions: Collection[int]) -> Collection[int]:
+        """Those of the partitions that have ever had a record; may be a second late to say so."""
         ...
 
     def first_offset(self, partition: int) -> int:
@@ -69,7 +74,7 @@ class MeteredSource(Protocol):
 
 
 class SqliteSource:
-    """The embedded log: every partition, always."""
+    """One topic of the embedded log: every partition, always."""
 
     shared = False
 
@@ -77,9 +82,11 @@ class SqliteSource:
         self.topic = topic
         self.log_id = log.log_id
         self._log = log
+        self._partitions = BY_NAME[topic].partitions or log.partitions
+        self._woken = threading.Event()
 
     def assignment(self) -> Mapping[int, int]:
-        return dict.fromkeys(range(self._log.partitions), 1)
+        return dict.fromkeys(range(self._partitions), 1)
 
     def read(
         self, partition: int, offset: int, *, max_records: int, max_bytes: int
@@ -88,6 +95,12 @@ class SqliteSource:
             self.topic, partition, offset, max_records=max_records, max_bytes=max_bytes
         )
 
+    def begun(self, partitions: Collection[int]) -> Collection[int]:
+        if not partitions:
+            return ()
+        ends = self._log.end_offsets(self.topic)
+        return [partition for partition in partitions if ends.get(partition)]
+
     def first_offset(self, partition: int) -> int:
         return self._log.first_offset(self.topic, partition)
 
@@ -95,12 +108,21 @@ class SqliteSource:
         return self._log.end_offset(self.topic, partition)
 
     def reached(self, partition: int, offset: int, end: int) -> bool:
-        return offset >= end
+        if offset >= end:
+            return True
+        left = self.read(partition, offset, max_records=1, max_bytes=1)  # compaction leaves holes
+        return not left or left[0].offset >= end
 
     def wait(self, positions: Mapping[int, int], timeout_s: float) -> None:
-        self._log.wait(self.topic, positions, timeout_s)
+        if self.topic == METERED.name:
+            self._log.wait(self.topic, positions, timeout_s)
+        else:
+            # Not woken by every append of the log: what is rare is looked for once in a while.
+            self._woken.wait(timeout_s)
+            self._woken.clear()
 
     def wake(self) -> None:
+        self._woken.set()
         with contextlib.suppress(Exception):  # a closed log has nobody waiting
             self._log.wake()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from callmeter_sinks.group import SinkGroup
 from callmeter_sinks.sink import Sink
 
 
@@ -14,7 +15,7 @@ class SinkThread:
     ``make`` gives a new sink over the same source and store: one to run, one to drain at the end.
     """
 
-    def __init__(self, make: Callable[[], Sink]) -> None:
+    def __init__(self, make: Callable[[], Sink | SinkGroup]) -> None:
         self.failed: BaseException | None = None
         self._make = make
         self.sink = make()

@@ -3,6 +3,7 @@
     take over    claim a higher generation → read the newest intent → read exactly its range again
                  → insert it again under the same token
     each range   intent → is the claim still the highest? → INSERT under the token → next
+    at rest      a mark behind the newest intent: it is carried out
 
 The token is ``sink:log:topic:partition:first:last``. Why each step is where it is:
 
@@ -38,28 +39,19 @@ from callmeter_sinks.faults import (
     OriginBreakError,
     RangeChangedError,
     RangeLostError,
-    StoppedError,
 )
 from callmeter_sinks.intents import Books, Claim, Intent
 from callmeter_sinks.origins import OriginSequence
 from callmeter_sinks.probe import find_refused
 from callmeter_sinks.ranges import Piece, Range, RangeBuffer, RangeLimits
+from callmeter_sinks.rebuild import READ_BYTES, READ_RECORDS, read_again
 from callmeter_sinks.retract import retract
-from callmeter_sinks.rows import (
-    LANDING_COLUMNS,
-    ForeignRecordError,
-    Metered,
-    landing_block,
-    parse,
-)
+from callmeter_sinks.rows import ForeignRecordError, Metered
 from callmeter_sinks.source import MeteredSource
 from callmeter_sinks.stats import WriterStats
+from callmeter_sinks.streams import STREAMS
 
 _log = logging.getLogger("callmeter.sink")
-_READ_RECORDS = 2000
-_READ_BYTES = 8 * 2**20
-#: How long a rebuild waits at a time for records that the log has but has not delivered yet.
-_REBUILD_WAIT_S = 1.0
 
 
 class PartitionWriter:
@@ -86,6 +78,7 @@ class PartitionWriter:
         self.position = 0
         self.stats = WriterStats()
         self._source = source
+        self._stream = STREAMS[source.topic]
         self._store = store
         self._books = books
         self._limits = limits
@@ -97,6 +90,7 @@ class PartitionWriter:
         self._log_id = source.log_id
         self._origins = OriginSequence(partition)
         self._written_next: int | None = None  # the origin behind the last intent
+        self._settled: tuple[int, float] | None = None  # the last offset that is in, and since when
         self._left_out: set[int] = set()
         self._buffer = RangeBuffer(limits)
         self._ahead: deque[LogRecord] = deque()  # read, and waiting for the next range
@@ -126,12 +120,16 @@ class PartitionWriter:
         intent = ask(lambda: self._books.newest_intent(self.partition, log_id))
         self._origins = OriginSequence(self.partition)
         self._written_next = None
+        self._settled = None
         if intent is None:
             return
-        rng = self._rebuild(intent)
-        if rng is not None:
-            self._insert(rng)
-            self.stats.rebuilds += 1
+        rng = None
+        if intent.records:
+            rng = self._rebuild(intent)
+            if rng is not None:
+                self._insert(rng)
+                self.stats.rebuilds += 1
+            self._settled = intent.last, self._clock.monotonic_s()
         if intent.origin_next >= 0:
             began = intent.origin_next if _ends_checkpoint(rng) else None
             self._origins = OriginSequence(self.partition, intent.origin_next, began)
@@ -147,10 +145,24 @@ class PartitionWriter:
                 lambda: self._books.write_intent(self.partition, self._claim, rng)
             )
             self._insert(rng)
+            self._settled = rng.last, now_s
         if self._next_log_id is not None and not self._buffer:
             log_id, self._next_log_id = self._next_log_id, None
             _log.warning("partition %d: the log's id is now %s", self.partition, log_id)
             self._enter_history(log_id)
+
+    def rest(self, now_s: float, after_s: float = 0.0) -> None:
+        """Note that all intents are carried out, unless that was noted or is too fresh.
+
+        Whoever takes over then has nothing to read again, and what the log's retention removes
+        meanwhile is missed by nobody.
+        """
+        if self._settled is None or now_s - self._settled[1] < after_s:
+            return
+        at = self._log_id, self._settled[0], self._written_next
+        note = partial(self._books.write_rest, self.partition, self._claim, *at)
+        self._patience.until_answered(note)
+        self._settled = None
 
     def _insert(self, rng: Range) -> None:
         """INSERT a range whose intent stands; the same call until the store has it."""
@@ -160,12 +172,13 @@ class PartitionWriter:
         )  # fmt: skip
         while True:
             records = rng.records(without=self._left_out)
-            block = landing_block(self._books.topic, self.partition, records)
+            block = self._stream.block(self._books.topic, self.partition, records)
 
             def insert(block: bytes = block) -> None:
                 self._check_claim()
                 if block:
-                    self._store.insert_block("landing", LANDING_COLUMNS, block, token=token)
+                    into, columns = self._stream.landing, self._stream.columns
+                    self._store.insert_block(into, columns, block, token=token)
 
             try:
                 self._patience.until_answered(insert)
@@ -184,7 +197,7 @@ class PartitionWriter:
     def _set_aside(self, records: list[Metered], refusal: PermanentStoreError) -> None:
         """Put the refused records into quarantine; raise the refusal if no record is to blame."""
         refused = self._patience.until_answered(
-            lambda: find_refused(self._store, self._books.topic, self.partition, records)
+            lambda: find_refused(self._store, self._stream, self.partition, records)
         )
         if not refused or len(refused) == len(records):
             raise refusal  # the store refuses everything, or nothing but the whole: not the records
@@ -195,7 +208,7 @@ class PartitionWriter:
         """Nothing of a quarantined record stays, even if an earlier writer died before this."""
         for record in rng.records():
             if record.offset in self._left_out:
-                again = partial(retract, self._store, self.partition, record)
+                again = partial(retract, self._store, self._stream, self.partition, record)
                 self._patience.until_answered(again)
 
     # Reading
@@ -226,8 +239,8 @@ class PartitionWriter:
                     self._source.read(
                         self.partition,
                         self.position,
-                        max_records=_READ_RECORDS,
-                        max_bytes=_READ_BYTES,
+                        max_records=READ_RECORDS,
+                        max_bytes=READ_BYTES,
                     )
                 )
             if not self._ahead or not self._offer(self._ahead[0], now_s):
@@ -257,7 +270,7 @@ class PartitionWriter:
     def _piece(self, record: LogRecord) -> Piece:
         value = record.value or b""
         try:
-            return Piece(record.offset, value, parse(record))
+            return Piece(record.offset, value, self._stream.parse(record, self._source.log_id))
         except ForeignRecordError as foreign:
             if record.offset not in self._left_out:
                 self._quarantine(record.offset, value, -1, foreign)
@@ -273,27 +286,23 @@ class PartitionWriter:
         return Range(self._log_id, pieces, first, metered[-1].last + 1 if metered else first)
 
     def _rebuild(self, intent: Intent) -> Range | None:
-        """Exactly the records of an intent again; None if they are lost and that was accepted."""
+        """Exactly the records of an intent again; None if they are lost and that was accepted.
+
+        Of a compacted topic those that are left, None if none is: what took their place comes with
+        a later range.
+        """
+        compacted = self._stream.compacted
         available = self._source.first_offset(self.partition)
-        if available > intent.first:
+        if available > intent.first and not compacted:
             self._lose_range(intent, available)
             return None
-        pieces: list[Piece] = []
-        position = intent.first
-        while position <= intent.last:
-            if self._stop.is_set():
-                raise StoppedError("stopped while reading a range again")
-            records = self._source.read(
-                self.partition, position, max_records=_READ_RECORDS, max_bytes=_READ_BYTES
-            )
-            pieces += [self._piece(r) for r in records if r.offset <= intent.last]
-            if records:
-                position = records[-1].offset + 1
-            elif self._source.assignment().get(self.partition) is None:
-                raise StoppedError("the partition was taken away while a range was read again")
-            else:
-                self._source.wait({self.partition: position}, _REBUILD_WAIT_S)
-        rng = Range(self._log_id, pieces, intent.origin_first, intent.origin_next)
+        pieces = read_again(
+            self._source, self.partition, intent, self._piece, compacted=compacted, stop=self._stop
+        )
+        bounds = (intent.first, intent.last)
+        rng = Range(self._log_id, pieces, intent.origin_first, intent.origin_next, bounds)
+        if compacted and len(pieces) < intent.records:
+            return rng if pieces else None
         if len(pieces) != intent.records or rng.crc32() != intent.crc32:
             raise RangeChangedError(self.partition, intent.first, intent.last)
         return rng

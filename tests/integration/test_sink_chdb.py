@@ -15,6 +15,7 @@ from callmeter_sinks.faults import OriginBreakError, RangeLostError
 from callmeter_sinks.ranges import RangeLimits
 from callmeter_sinks.sink import Sink
 from callmeter_sinks.source import SqliteSource
+from callmeter_sinks.writer import PartitionWriter
 from support.metered import NOW_US, MeteredStream, Truth
 from support.stored import append, expected, sqlite_log, stored
 
@@ -34,6 +35,12 @@ def log(tmp_path: Path) -> Iterator[SqliteLog]:
     log = sqlite_log(tmp_path / "log.db")
     yield log
     log.close()
+
+
+@pytest.fixture
+def killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sinks end as if they were killed: without the mark that their intents were carried out."""
+    monkeypatch.setattr(PartitionWriter, "rest", lambda *_: None)
 
 
 def streams_of(log: SqliteLog, seed: int = 1) -> list[MeteredStream]:
@@ -69,7 +76,9 @@ def test_every_figure_of_every_table_equals_the_truth_to_the_pico(
     assert ledger == tuple(truth.counts[kind] for kind in (*kinds, "refused"))
 
 
-def test_a_second_drain_adds_what_is_new_and_nothing_twice(store: Store, log: SqliteLog) -> None:
+def test_a_second_drain_adds_what_is_new_and_nothing_twice(
+    store: Store, log: SqliteLog, killed: None
+) -> None:
     streams = streams_of(log)
     for round_ in range(4):
         for stream in streams:
@@ -183,7 +192,7 @@ def test_a_record_the_views_refuse_goes_to_quarantine_and_its_neighbours_go_in(
     assert store.query("SELECT count() FROM system.tables WHERE name LIKE 'probe_%'").rows == [(0,)]
 
 
-def test_a_record_no_meter_wrote_is_set_aside(store: Store, log: SqliteLog) -> None:
+def test_a_record_no_meter_wrote_is_set_aside(store: Store, log: SqliteLog, killed: None) -> None:
     stream = MeteredStream(log.log_id, 0)
     append(log, 0, [b"hello\n", *stream.checkpoint()])
     append(log, 0, [b'{"v":1,"type":"envelope"}\n', *stream.checkpoint()])
@@ -236,7 +245,7 @@ def test_an_envelope_that_comes_twice_is_never_accepted(store: Store, log: Sqlit
 
 
 def test_a_range_that_retention_removed_is_reported_and_skipped_when_told(
-    store: Store, log: SqliteLog
+    store: Store, log: SqliteLog, killed: None
 ) -> None:
     stream = MeteredStream(log.log_id, 0)
     append(log, 0, stream.checkpoint(envelopes=3))
@@ -305,8 +314,19 @@ def test_a_log_that_does_not_begin_at_its_beginning_is_written_down(
     ]
 
 
+def test_a_sink_at_rest_does_not_mind_what_retention_removes(store: Store, log: SqliteLog) -> None:
+    stream = MeteredStream(log.log_id, 0)
+    append(log, 0, stream.checkpoint(envelopes=3))
+    Sink(store, SqliteSource(log)).drain()
+    assert log.prune("metered", below={0: 100}) == 4
+    append(log, 0, stream.checkpoint(envelopes=3))
+    stats = Sink(store, SqliteSource(log)).drain()
+    assert (stats.rebuilds, stats.lost_origins) == (0, 0)
+    assert stored(store) == expected(stream.truth)
+
+
 def test_a_checkpoint_over_the_bound_on_bytes_goes_in_by_pieces(
-    store: Store, log: SqliteLog
+    store: Store, log: SqliteLog, killed: None
 ) -> None:
     stream = MeteredStream(log.log_id, 0)
     append(log, 0, stream.checkpoint(envelopes=30, events=40, parts=4))

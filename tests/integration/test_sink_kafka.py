@@ -20,6 +20,7 @@ from callmeter_sinks.clickhouse.migrate import migrate
 from callmeter_sinks.clickhouse.store import Store, open_store
 from callmeter_sinks.ranges import RangeLimits
 from callmeter_sinks.sink import Sink
+from callmeter_sinks.writer import PartitionWriter
 from support.kafka_server import Broker
 from support.metered import MeteredStream, Truth
 from support.stored import expected, stored
@@ -90,8 +91,9 @@ def total(streams: Sequence[MeteredStream]) -> Truth:
 
 
 def test_drains_committed_records_and_nothing_else(
-    settings: KafkaSettings, topics: AppliedTopics, store: Store
+    settings: KafkaSettings, topics: AppliedTopics, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(PartitionWriter, "rest", lambda *_: None)  # as if it were killed
     streams = [MeteredStream(topics.log_id, partition) for partition in range(PARTITIONS)]
     for _ in range(3):
         for stream in streams:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -156,6 +156,9 @@ class FakeSource:
         self, partition: int, offset: int, *, max_records: int, max_bytes: int
     ) -> list[LogRecord]:
         return [r for r in self.records[partition] if r.offset >= offset][:max_records]
+
+    def begun(self, partitions: Collection[int]) -> Collection[int]:
+        return [partition for partition in partitions if self.records[partition]]
 
     def first_offset(self, partition: int) -> int:
         return self.records[partition][0].offset if self.records[partition] else 0

@@ -36,6 +36,7 @@ def command(
 ) -> None:
     r"""Insert metered records into ClickHouse, exactly once, until SIGTERM.
 
+    With them go alerts, budgets, the status of budgets, and the calls in flight.
     The store itself says how far it is, so a sink may be killed at any time and several may run.
     With --drain it takes every partition for itself; sinks beside it give way and claim them back.
 
@@ -49,7 +50,9 @@ def command(
     from callmeter_sinks.clickhouse.migrate import check_schema, migrate
     from callmeter_sinks.clickhouse.shim import ShimServer
     from callmeter_sinks.clickhouse.store import open_store
+    from callmeter_sinks.group import SinkGroup
     from callmeter_sinks.sink import Sink
+    from callmeter_sinks.streams import STREAMS
 
     if store_url is None:
         raise UsageError("into which store? give --store URL, or set CALLMETER_STORE")
@@ -67,15 +70,15 @@ def command(
             server = stack.enter_context(ShimServer(store, port=serve_port))
             if not quiet:
                 click.echo(f"the store is served at {server.url}")
-        source = KafkaGroupReader(
-            settings,
-            METERED.name,
-            group="sink",
-            log_id=asyncio.run(read_log_id(settings)),
-            whole=drain,
-        )
-        stack.callback(source.close)
-        sink = Sink(store, source, accept_loss=accept_loss)
+        log_id = asyncio.run(read_log_id(settings))
+
+        def make(topic: str) -> Sink:
+            group = "sink" if topic == METERED.name else f"sink.{topic}"
+            source = KafkaGroupReader(settings, topic, group=group, log_id=log_id, whole=drain)
+            stack.callback(source.close)
+            return Sink(store, source, accept_loss=accept_loss)
+
+        sink = SinkGroup([make(topic) for topic in STREAMS])
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: sink.stop())
         stats = sink.drain() if drain else sink.run()

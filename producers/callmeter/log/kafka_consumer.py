@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Coroutine, Mapping
+from collections.abc import Collection, Coroutine, Mapping
 from concurrent.futures import TimeoutError as CallTimeoutError
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -39,6 +39,9 @@ HELD_BYTES = 8 * 2**20
 _POLL_MS = 200
 _CALL_S = 30.0
 _REPORT_EVERY_S = 1.0
+_ENDS_EVERY_S = 1.0
+#: How often to look whether a reader wants something, while none has said from where.
+_IDLE_S = 0.2
 _STOP_S = 10.0
 
 
@@ -94,6 +97,8 @@ class KafkaGroupReader:
         self._woken = False
         self._failure: CallmeterError | None = None
         self._reported_s = 0.0
+        self._begun: set[int] = set()
+        self._ends_at_s = -_ENDS_EVERY_S
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="callmeter-kafka-group", daemon=True
@@ -144,6 +149,15 @@ class KafkaGroupReader:
                         f"{offset} was asked: was the topic made anew? (its log needs a new id)"
                     )
             return taken
+
+    def begun(self, partitions: Collection[int]) -> Collection[int]:
+        """Those of the partitions that have ever had a record, as of a second ago at most."""
+        if partitions and time.monotonic() - self._ends_at_s > _ENDS_EVERY_S:
+            tps = [TopicPartition(self._full, partition) for partition in partitions]
+            ends = self._call(self._client.end_offsets(tps))
+            self._begun |= {tp.partition for tp, end in ends.items() if end}
+            self._ends_at_s = time.monotonic()
+        return self._begun.intersection(partitions)
 
     def first_offset(self, partition: int) -> int:
         tp = TopicPartition(self._full, partition)
@@ -260,7 +274,8 @@ class KafkaGroupReader:
             ]
         ready = [tp for tp in room if tp in assigned]
         if not ready:
-            await asyncio.sleep(0.02)
+            asked = any(held.next is not None for held in list(self._held.values()))
+            await asyncio.sleep(0.02 if asked else _IDLE_S)
             return
         batches = await self._client.getmany(*ready, timeout_ms=_POLL_MS)
         with self._changed:
