@@ -27,17 +27,28 @@ def test_a_server_gets_the_retention_that_was_asked_for(
             assert "retention" not in capsys.readouterr().out
             assert run([*ask, "--retention-days", "calls=365,costs=forever"]) == 0
             out = capsys.readouterr().out
-            assert "retention set: calls, calls_open, dead_letters" in out
+            assert "retention set: calls, calls_open, costs, dead_letters" in out
             assert days(engine, "calls") == "toIntervalDay(365)"
             assert days(engine, "costs") == ""
             assert days(engine, "dead_letters") == "toIntervalDay(30)"
             assert days(engine, "calls_open") == "toIntervalDay(2)"
-            # Without the option the documented defaults hold again.
-            assert run([*ask]) == 0
-            assert "retention set: calls, costs" in capsys.readouterr().out
-            assert days(engine, "calls") == "toIntervalDay(90)"
+            # What was changed stays changed, also where it was changed by hand.
+            engine.command("ALTER TABLE metrics MODIFY TTL toDateTime(log_ts) + toIntervalDay(7)")
+            engine.command("ALTER TABLE dead_letters REMOVE TTL")
             assert run([*ask]) == 0
             assert "retention" not in capsys.readouterr().out
+            assert days(engine, "calls") == "toIntervalDay(365)"
+            assert (days(engine, "metrics"), days(engine, "costs")) == ("toIntervalDay(7)", "")
+            assert days(engine, "dead_letters") == ""
+            assert run([*ask, "--retention-days", "calls=90"]) == 0
+            assert "retention set: calls\n" in capsys.readouterr().out
+            assert days(engine, "calls") == "toIntervalDay(90)"
+            fresh = server.url.replace("/default", "/fresh")
+            assert run(["migrate", "--store", fresh, "--dry-run"]) != 0  # makes nothing
+            assert run(["migrate", "--store", fresh, "-q"]) == 0
+            made = engine.query("SELECT count() FROM system.tables WHERE database = 'fresh'")
+            assert made.rows[0][0] > 30
+            capsys.readouterr()
             assert run([*ask, "--retention-days", "nonsense=3"]) == 78
             assert "nonsense has no retention" in capsys.readouterr().err
     finally:

@@ -15,8 +15,9 @@ _FOREVER = "forever"
 @click.option("--dry-run", is_flag=True, help="List what would be run, and run nothing.")
 @click.option(
     "--retention-days", multiple=True, envvar="CALLMETER_RETENTION_DAYS", metavar="TABLE=DAYS",
-    help="Keep a table's rows so many days from arrival, or `forever`. Repeatable; the rest has "
-    "the defaults: calls and costs 90, calls_open 2, minutes 30, dead_letters 30, ledger 60.",
+    help="Keep a table's rows so many days from arrival, or `forever`. Repeatable; what is not "
+    "named stays as it is. New tables of a server begin with: calls and costs 90, calls_open and "
+    "in_flight 2, minutes, dead_letters and budget_status 30, ledger 60; the rest is kept.",
 )  # fmt: skip
 @options.verbosity
 def command(
@@ -24,9 +25,9 @@ def command(
 ) -> int:
     r"""Bring the schema of a ClickHouse up to this version; running it again does nothing.
 
-    A store that a newer callmeter has migrated is refused. On a server retention is set too, from
-    arrival and never by event time; a table that is not named gets its default at every run, so
-    keep what you want in CALLMETER_RETENTION_DAYS. An embedded store keeps everything.
+    A server's database is made if there is none. A store that a newer callmeter has migrated is
+    refused; a migration that failed says at which statement, and the next run goes on from there.
+    Retention counts from arrival, never by event time. An embedded store keeps everything.
 
     \b
     Example: callmeter migrate --store clickhouse://user:password@localhost:8123/callmeter
@@ -39,12 +40,12 @@ def command(
     if store_url is None:
         raise UsageError("which store? give --store URL, or set CALLMETER_STORE")
     days = _days(retention_days)
-    store = open_store(store_url)
+    store = open_store(store_url, create_database=not dry_run)
     try:
         if days and store.embedded:
             raise UsageError("--retention-days is for servers: an embedded store keeps everything")
         report = migrate(store, dry_run=dry_run)
-        kept = [] if dry_run or store.embedded else apply_retention(store, days)
+        kept = [*report.retention, *([] if dry_run else apply_retention(store, days))]
     finally:
         store.close()
     if quiet:
@@ -55,7 +56,7 @@ def command(
     if not report.applied and not report.pending:
         click.echo("the schema is up to date")
     if kept:
-        click.echo(f"retention set: {', '.join(kept)}")
+        click.echo(f"retention set: {', '.join(dict.fromkeys(kept))}")
     return 0
 
 

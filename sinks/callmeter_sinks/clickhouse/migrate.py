@@ -16,6 +16,7 @@ from enum import StrEnum
 
 from callmeter._version import __version__
 from callmeter.errors import ConfigError, NewerSchemaError
+from callmeter_sinks.clickhouse.retention import begin_retention
 from callmeter_sinks.clickhouse.sql_files import Deployment, SqlFile, render, shipped
 from callmeter_sinks.clickhouse.store import PermanentStoreError, Store
 
@@ -53,10 +54,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class MigrationReport:
-    """What ``migrate`` did: every step as it stands now, and the versions applied in this run."""
+    """What ``migrate`` did: every step as it stands now, and the versions applied in this run.
+
+    ``retention`` names the new tables that got a default.
+    """
 
     steps: Sequence[Step]
     applied: Sequence[int] = field(default=())
+    retention: Sequence[str] = field(default=())
 
     @property
     def pending(self) -> list[Step]:
@@ -92,11 +97,12 @@ def migrate(
     rendered = {file.version: file.statements(deployment) for file in ours}
     store.command(render(_STATE_TABLE, deployment))
     applied = []
+    begun: list[str] = []
     for file, step in zip(ours, steps, strict=True):
         if step.state is not State.DONE:
-            _run(store, file, rendered[file.version])
+            begun += _run(store, file, rendered[file.version])
             applied.append(file.version)
-    return MigrationReport(_compared(ours, _recorded(store)), applied)
+    return MigrationReport(_compared(ours, _recorded(store)), applied, begun)
 
 
 def check_schema(store: Store) -> None:
@@ -114,7 +120,8 @@ def check_schema(store: Store) -> None:
         )
 
 
-def _run(store: Store, file: SqlFile, statements: Sequence[str]) -> None:
+def _run(store: Store, file: SqlFile, statements: Sequence[str]) -> list[str]:
+    """Run one file. Retention of its tables begins before it is done, so a repeat sets it too."""
     _record(store, file, State.STARTED, "")
     for number, statement in enumerate(statements, 1):
         try:
@@ -127,7 +134,9 @@ def _run(store: Store, file: SqlFile, statements: Sequence[str]) -> None:
                 f"migration {file.version:04d}_{file.name}, {where}: {exc.message} "
                 "(mend the cause and run `callmeter migrate` again: it goes on from here)",
             ) from exc
+    begun = begin_retention(store, file.tables)
     _record(store, file, State.DONE, "")
+    return begun
 
 
 def _record(store: Store, file: SqlFile, state: State, detail: str) -> None:

@@ -7,12 +7,12 @@ log's time of the record that brought a row; of a rollup it is the latest of tho
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from callmeter.errors import ConfigError
 from callmeter_sinks.clickhouse.store import Store
 
-#: Days by table on a server; None is for ever. Embedded keeps everything.
+#: Days by table that a server begins with; None is for ever. Embedded keeps everything.
 SERVER_DAYS: Mapping[str, int | None] = {
     "calls": 90,
     "calls_open": 2,
@@ -42,26 +42,38 @@ _TTL = re.compile(r"\bTTL\b.*?toIntervalDay\((\d+)\)", re.DOTALL)
 
 
 def apply_retention(store: Store, days: Mapping[str, int | None] | None = None) -> list[str]:
-    """Make every table keep its rows for as many days as told; the names of tables that changed.
+    """Make tables keep their rows for as many days as told; the names of tables that changed.
 
-    ``days`` is laid over the default of the store's shape; None as a value keeps for ever. Parts
-    that are there are not rewritten: they go as a whole when the last of their rows is old enough.
+    None as a value keeps for ever; a table that is not named stays as it is. Parts that are there
+    are not rewritten: they go as a whole when the last of their rows is old enough.
     ``ConfigError`` for a table that has no retention or a number that makes no sense.
     """
-    wanted: dict[str, int | None] = dict.fromkeys(SERVER_DAYS) if store.embedded else {}
-    if not store.embedded:
-        wanted.update(SERVER_DAYS)
+    wanted: dict[str, int | None] = {}
     for table, number in (days or {}).items():
         if table not in SERVER_DAYS:
             raise ConfigError(f"{table} has no retention; there are {', '.join(SERVER_DAYS)}")
         if number is not None and not 1 <= number <= _LONGEST_DAYS:
             raise ConfigError(f"{table} cannot be kept {number} days: 1 to {_LONGEST_DAYS}")
         wanted[table] = number
-    now = _kept(store)
+    now = kept_days(store)
+    return _set(store, {table: days for table, days in wanted.items() if now[table] != days})
+
+
+def begin_retention(store: Store, tables: Collection[str]) -> list[str]:
+    """Give new tables of a server their defaults; the names of those that have one.
+
+    Called once for a table, by the migration that makes it: what is changed later stays changed.
+    """
+    if store.embedded:
+        return []
+    now = kept_days(store, only=set(tables) & SERVER_DAYS.keys())
+    wanted = {table: SERVER_DAYS[table] for table, days in now.items() if days is None}
+    return _set(store, {table: days for table, days in wanted.items() if days is not None})
+
+
+def _set(store: Store, days: Mapping[str, int | None]) -> list[str]:
     cluster = f" ON CLUSTER `{store.cluster}`" if store.cluster else ""
-    changed = [table for table, number in wanted.items() if now[table] != number]
-    for table in changed:
-        number = wanted[table]
+    for table, number in days.items():
         ttl = (
             "REMOVE TTL"
             if number is None
@@ -70,18 +82,18 @@ def apply_retention(store: Store, days: Mapping[str, int | None] | None = None) 
         store.command(
             f"ALTER TABLE {table}{cluster} {ttl}", settings={"materialize_ttl_after_modify": "0"}
         )
-    return changed
+    return list(days)
 
 
-def _kept(store: Store) -> dict[str, int | None]:
-    """Days by table as they are now; ``ConfigError`` if the schema is not there."""
+def kept_days(store: Store, *, only: Collection[str] = SERVER_DAYS) -> dict[str, int | None]:
+    """Days by table as they are now; ``ConfigError`` if one of the tables is not there."""
     rows = store.query(
         "SELECT name, create_table_query FROM system.tables WHERE database = currentDatabase() "
         "AND name IN {names:Array(String)}",
-        {"names": list(SERVER_DAYS)},
+        {"names": list(only)},
     ).rows
     found = {name: _TTL.search(create) for name, create in rows}
-    missing = SERVER_DAYS.keys() - found.keys()
+    missing = set(only) - found.keys()
     if missing:
         raise ConfigError(f"{store.name} has no {min(missing)}: run callmeter migrate")
     return {name: int(ttl[1]) if ttl else None for name, ttl in found.items()}

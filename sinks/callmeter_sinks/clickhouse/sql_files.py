@@ -11,6 +11,7 @@ from importlib import resources
 from callmeter.errors import ConfigError
 
 _FILE = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql\Z")
+_TABLE = re.compile(r"^CREATE TABLE IF NOT EXISTS (\w+)", re.MULTILINE)
 _PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
 #: A quoted text, a comment, or the end of a statement; everything else is passed over.
 _TOKEN = re.compile(r"'(?:[^'\\]|\\.|'')*'|`[^`]*`|\"[^\"]*\"|--[^\n]*|/\*.*?\*/|;", re.DOTALL)
@@ -69,6 +70,11 @@ class SqlFile:
     def checksum(self) -> str:
         """SHA-256 of the text as shipped, before rendering: the same on every deployment."""
         return hashlib.sha256(self.sql.encode()).hexdigest()
+
+    @property
+    def tables(self) -> list[str]:
+        """The tables that the file makes."""
+        return _TABLE.findall(self.sql)
 
     def statements(self, deployment: Deployment) -> list[str]:
         """The statements, rendered.
