@@ -16,7 +16,7 @@ from callmeter.schema.header import EnvelopeHeader
 from callmeter.schema.histogram import count_buckets
 from callmeter.schema.metered import Controls, Delta, Refused
 from callmeter_processors.spending import FineSums, Spending
-from callmeter_processors.worth import Pricer, settle
+from callmeter_processors.worth import Pricer, Quote, settle
 
 MINUTE_US = 60_000_000
 #: Every other status is a failure.
@@ -30,13 +30,29 @@ _Key = tuple[int, str, str, str, str, str]
 _Scope = tuple[str, str, str]
 
 
+class Usages:
+    """The usages of a row's calls that name the same units in the same order.
+
+    ``quote`` is their price, if there is one that holds for all of the row's minute.
+    """
+
+    __slots__ = ("counts", "quote", "units")
+
+    def __init__(self, units: tuple[str, ...], quote: Quote | None) -> None:
+        self.units = units
+        self.quote = quote
+        #: Of one call after the other, each in the order of ``units``.
+        self.counts: list[int] = []
+
+
 class Row(Struct, gc=False):
     """What one minute and combination of dimensions has gathered.
 
-    Durations are kept as they came and summed up when the checkpoint is made: appending costs a
-    fraction of keeping sums, extremes and buckets up to date.
+    Durations and usages are kept as they came and summed up when the checkpoint is made:
+    appending costs a fraction of keeping sums, extremes and buckets up to date.
     """
 
+    key: _Key
     is_model: bool
     watched: tuple[FineSums, ...] = ()
     calls: int = 0
@@ -46,9 +62,9 @@ class Row(Struct, gc=False):
     cost_pico: int = 0
     unpriced: int = 0
     usage_unknown: int = 0
-    usage: dict[str, int] | None = None
-    latencies_us: list[int] | None = None
-    ttfts_us: list[int] | None = None
+    latencies_us: list[int] = []
+    ttfts_us: list[int] = []
+    usages: dict[tuple[str, ...], Usages] = {}
 
     def add(self, call: CallEnd, pricer: Pricer) -> None:  # noqa: C901, PLR0912
         """Add one call, and have it priced if it is a model's; also where budgets ask for each.
@@ -61,39 +77,66 @@ class Row(Struct, gc=False):
         if started_us > self.last_us:  # noqa: PLR1730 (max() costs three times as much here)
             self.last_us = started_us
         self.calls += 1
-        self.retries += call.attempts - 1
+        if call.attempts != 1:
+            self.retries += call.attempts - 1
+        usage = call.usage
+        quote: Quote | None = None
+        counts: tuple[int, ...] = ()
+        if usage is UNSET:
+            self.usage_unknown += self.is_model
+        else:
+            units, counts = tuple(usage), tuple(usage.values())
+            same = self.usages.get(units)
+            if same is None:
+                same = self.usages[units] = Usages(units, self._quote(units, pricer))
+            same.counts += counts
+            quote = same.quote
         if self.is_model:
-            pico = settle(call, pricer)
+            if quote is not None and call.cost_pico is UNSET and not call.service_tier:
+                pico = quote.cost_of(*counts)
+                if pico is None:
+                    pico = settle(call, pricer)
+                else:
+                    call.cost_pico = str(pico)
+                    call.cost_source = quote.source
+                    call.price_version = quote.version
+            else:
+                pico = settle(call, pricer)
             if pico is not None:
                 self.cost_pico += pico
-            elif call.usage is not UNSET:
+            elif usage is not UNSET:
                 self.unpriced += 1
             if self.watched:
                 _watch(self.watched, call, pico)
-        usage = call.usage
-        if usage is UNSET:
-            self.usage_unknown += self.is_model
-        elif self.usage is None:
-            self.usage = usage.copy()
-        else:
-            sums = self.usage
-            for unit, count in usage.items():
-                sums[unit] = sums.get(unit, 0) + count
         latency_us = call.latency_us
         if latency_us is not UNSET:
-            if self.latencies_us is None:
-                self.latencies_us = [latency_us]
-            else:
-                self.latencies_us.append(latency_us)
+            self.latencies_us.append(latency_us)
         ttft_us = call.ttft_us
         if ttft_us is not UNSET:
-            if self.ttfts_us is None:
-                self.ttfts_us = [ttft_us]
-            else:
-                self.ttfts_us.append(ttft_us)
+            self.ttfts_us.append(ttft_us)
 
-    def delta(self, scope: _Scope, key: _Key) -> Delta:
+    def _quote(self, units: tuple[str, ...], pricer: Pricer) -> Quote | None:
+        if not self.is_model:
+            return None
+        start_us = self.key[0] * MINUTE_US
+        quote = pricer.quote(self.key[1], self.key[2], start_us, units)
+        if quote is None or quote.end_us < start_us + MINUTE_US:
+            return None
+        return quote
+
+    def usage(self) -> dict[str, int]:
+        """The sums of all usages, by unit."""
+        sums: dict[str, int] = {}
+        for same in self.usages.values():
+            counts, each = same.counts, len(same.units)
+            same.counts = [sum(counts[at::each]) for at in range(each)]  # asked again, it is done
+            for unit, total in zip(same.units, same.counts, strict=True):
+                sums[unit] = sums.get(unit, 0) + total
+        return sums
+
+    def delta(self, scope: _Scope) -> Delta:
         """The sums of what was gathered."""
+        key = self.key
         calls = self.calls
         delta = Delta(
             minute=key[0],
@@ -110,14 +153,13 @@ class Row(Struct, gc=False):
             failures=0 if key[5] == OK else calls,
             unpriced=self.unpriced,
             usage_unknown=self.usage_unknown,
+            usage=self.usage(),
         )
         if calls:
             delta.first_us = self.first_us
             delta.last_us = self.last_us
         if self.cost_pico:
             delta.cost_pico = str(self.cost_pico)
-        if self.usage:
-            delta.usage = self.usage
         latencies_us = self.latencies_us
         if latencies_us:
             delta.latency_count = len(latencies_us)
@@ -157,6 +199,7 @@ class Fold:
 
     def __init__(self, pricer: Pricer, spending: Spending | None = None) -> None:
         self._pricer = pricer
+        self._quote = pricer.quote
         self._spending = spending
         self._scopes: dict[_Scope, dict[_Key, Row]] = {}
         self._costs = 0
@@ -172,8 +215,10 @@ class Fold:
         if rows is None:
             rows = self._scopes[scope] = {}
         pricer = self._pricer
+        if pricer.quote != self._quote:
+            self._forget_quotes()
         for event in events:
-            if isinstance(event, CallEnd):
+            if type(event) is CallEnd:
                 key = (
                     event.started_us // MINUTE_US,
                     event.provider,
@@ -192,8 +237,16 @@ class Fold:
                 told = True
         return told
 
+    def _forget_quotes(self) -> None:
+        """Another book is in force: calls are priced one by one until the next checkpoint."""
+        self._quote = self._pricer.quote
+        for rows in self._scopes.values():
+            for row in rows.values():
+                for same in row.usages.values():
+                    same.quote = None
+
     def _row(self, scope: _Scope, key: _Key) -> Row:
-        row = Row(key[3] in MODEL_OPERATIONS)
+        row = Row(key, key[3] in MODEL_OPERATIONS)
         if row.is_model and self._spending is not None:
             row.watched = self._spending.watching((*scope, key[1], key[2]), key[0] // 60)
         return row
@@ -241,7 +294,7 @@ class Fold:
                 total.unpriced += row.unpriced
                 total.usage_unknown += row.usage_unknown
                 cost_pico += row.cost_pico
-                for unit, count in (row.usage or {}).items():
+                for unit, count in row.usage().items():
                     usage[unit] = usage.get(unit, 0) + count
         if len(usage) > MAX_UNITS_PER_LINE:
             kept = dict(sorted(usage.items())[:MAX_UNITS_PER_LINE])
@@ -257,8 +310,8 @@ class Fold:
         Budgets are told of each: to be read once, and to its end.
         """
         for scope, rows in self._scopes.items():
-            for key, row in rows.items():
-                delta = row.delta(scope, key)
+            for row in rows.values():
+                delta = row.delta(scope)
                 if self._spending is not None:
                     self._spending.add_delta(delta)
                 if len(delta.usage) > MAX_UNITS_PER_LINE:

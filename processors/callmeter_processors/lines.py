@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from io import BytesIO
 
 import msgspec
 import orjson
@@ -74,23 +75,51 @@ def judge_lines(
     fence_us = log_ts_us + limits.future_us
     judged: list[Event | Refused] = []
     ids = _Ids()
+    decode, accept = _decoder.decode, judged.append
+    uuid, digits = ids.uuids.append, ids.hexes.append
     for i in range(1, len(lines)):
         try:
-            event = _decoder.decode(lines[i])
-            _check(event, fence_us, ids)
-            judged.append(event)
+            event = decode(lines[i])
+            # What nearly every line is, and needs: in place, since a function more is felt.
+            if (
+                type(event) is CallEnd
+                and event.ts_us <= fence_us
+                and event.started_us <= fence_us
+                and event.cost_pico is event.inputs is event.outputs is UNSET
+            ):
+                # Without a cost there is no source of it, whatever the producer wrote.
+                event.cost_source = event.price_version = ""
+                uuid(event.call_id)
+                digits(event.trace_id)
+                if event.parent_span_id is not UNSET:
+                    digits(event.parent_span_id)
+            else:
+                _check(event, fence_us, ids)
+            accept(event)
         except LineRefusedError as exc:
-            original = lines[i] if exc.line is None else exc.line.encode()
-            judged.append(refused(exc.refusal, original, limits))
+            original = _text(lines[i]) if exc.line is None else exc.line.encode()
+            accept(refused(exc.refusal, original, limits))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            judged.append(refused(_explain(exc), lines[i], limits))
+            accept(refused(_explain(exc), _text(lines[i]), limits))
     if not ids.good():
         for i, item in enumerate(judged):
             bad = None if isinstance(item, Refused) else _bad_id(item)
             if bad:
                 refusal = Refusal(RefusedReason.BAD_VALUE, bad)
-                judged[i] = refused(refusal, lines[i + 1], limits)
+                judged[i] = refused(refusal, _text(lines[i + 1]), limits)
     return judged
+
+
+def lines_of(envelope: bytes) -> list[bytes]:
+    """The lines of an envelope, header first, each with its newline.
+
+    What ``split_lines`` makes in three times the time.
+    """
+    return BytesIO(envelope).readlines()
+
+
+def _text(line: bytes) -> bytes:
+    return line.removesuffix(b"\n")
 
 
 def refused(refusal: Refusal, line: bytes, limits: MeterLimits) -> Refused:

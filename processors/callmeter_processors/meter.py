@@ -13,7 +13,6 @@ from msgspec import Struct
 from callmeter.log.record import LogRecord
 from callmeter.schema.alerts import Alert, encode_alert
 from callmeter.schema.budgets import Budget
-from callmeter.schema.envelope import split_lines
 from callmeter.schema.events import Event
 from callmeter.schema.header import EnvelopeHeader
 from callmeter.schema.metered import DELTAS_KEY, DeltasHeader, Refused
@@ -25,7 +24,7 @@ from callmeter_processors.gaps import GapAlerts
 from callmeter_processors.judge import Opened, Refusal, judge_envelope, open_envelope
 from callmeter_processors.ledger import BudgetLedger
 from callmeter_processors.limits import MeterLimits
-from callmeter_processors.lines import judge_lines, refused
+from callmeter_processors.lines import judge_lines, lines_of, refused
 from callmeter_processors.logtime import LogTime
 from callmeter_processors.metered import encode_deltas, encode_metered, metered_header
 from callmeter_processors.opencalls import OpenCalls
@@ -108,7 +107,7 @@ class PartitionMeter:
             self._emit(record, header, Verdict.DUPLICATE)
             return
         # What is too large is refused by its size; its lines need no splitting.
-        lines = split_lines(value) if len(value) <= self._limits.max_bytes else []
+        lines = lines_of(value) if len(value) <= self._limits.max_bytes else []
         refusal = opened.refusal or judge_envelope(
             header, len(value), len(lines) - 1, record.timestamp_us, self._limits
         )

@@ -6,7 +6,7 @@ counted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from msgspec import UNSET
@@ -29,12 +29,29 @@ class Priced(Protocol):
     def version(self) -> str: ...
 
 
+class Quote(Protocol):
+    """What calls of one model cost from ``start_us`` to before ``end_us`` if their usage names just
+    the units asked for, in that order: ``cost_of(*counts)`` in pico-USD, None if unpriced.
+    """
+
+    @property
+    def start_us(self) -> int: ...
+    @property
+    def end_us(self) -> int: ...
+    @property
+    def cost_of(self) -> Callable[..., int | None]: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+
+
 class Pricer(Protocol):
     """Prices calls; ``callmeter.pricing.Pricer`` is one.
 
-    Called once for each model call with usage and without an explicit cost, on the meter's thread.
-    None means no known price. Does no I/O and never raises on a producer's values. The answer may
-    change when another book comes into force: what was committed stays as it was priced.
+    On the meter's thread. None means no known price. Does no I/O and never raises on a producer's
+    values. The answer may change when another book comes into force (then ``quote`` becomes another
+    method, and earlier quotes are forgotten): what was committed stays as it was priced.
     """
 
     def price(
@@ -47,6 +64,11 @@ class Pricer(Protocol):
         service_tier: str | None = None,
         batch: bool = False,
     ) -> Priced | None: ...
+
+    def quote(self, provider: str, model: str, at_us: int, units: tuple[str, ...]) -> Quote | None:
+        """What ``price`` would say of all usages of these units without a service tier; or None,
+        and ``price`` is asked for each call.
+        """
 
 
 def settle(call: CallEnd, pricer: Pricer) -> int | None:

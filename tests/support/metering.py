@@ -111,6 +111,9 @@ class TablePricer:
         pico = usage.get("input", 0) * per_input + usage.get("output", 0) * per_output
         return FixedPrice(pico // 2 if batch else pico)
 
+    def quote(self, provider: str, model: str, at_us: int, units: tuple[str, ...]) -> None:
+        """None: every call is asked for."""
+
 
 class CrashingRuntime:
     """Runs a meter over one partition's records, losing its memory where told.

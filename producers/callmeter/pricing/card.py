@@ -2,22 +2,25 @@
 
 All prices of a card are brought to one denominator, so a cost is a sum of integer products and one
 half-even division; where every price is a whole number of pico-USD, as nearly always, there is no
-division.
+division. For each kind of usage that sum is written as one Python expression and compiled: a third
+of the time of loops over vectors.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import lcm
 from operator import mul
+from typing import cast
 
 from callmeter.pricing.book import Rate
 from callmeter.pricing.shape import Shape, shape_of
 from callmeter.pricing.units import REQUEST, UNITS, direction
 
 Usage = Mapping[str, int]
-CostOf = Callable[[Usage], int | None]
+#: Pico-USD of the counts of one kind of usage, in its order; None if they contradict each other.
+CostOf = Callable[..., int | None]
 
 #: Kinds of usage remembered per card; unit names come from users, so there is a ceiling.
 MAX_SHAPES = 32
@@ -52,10 +55,11 @@ class Card:
 
     def cost(self, usage: Usage) -> int | None:
         """Pico-USD, rounded half-even once; ``None`` if the card cannot price this usage."""
-        cost_of = self._shapes.get(tuple(usage))
-        if cost_of is None:
-            cost_of = self._learn(tuple(usage))
-        return cost_of(usage)
+        return self.cost_of(tuple(usage))(*usage.values())
+
+    def cost_of(self, units: tuple[str, ...]) -> CostOf:
+        """The costs of usages with these units, in this order."""
+        return self._shapes.get(units) or self._learn(units)
 
     def parts(self, usage: Usage) -> tuple[int, int, int] | None:
         """Pico-USD of input, output and all else; they add up to :meth:`cost` exactly.
@@ -100,7 +104,7 @@ class Card:
 
     def _learn(self, units: tuple[str, ...]) -> CostOf:
         if any(unit in self._minimum for unit in units):
-            cost_of: CostOf = self._with_minimum
+            cost_of = self._with_minimum(units)
         else:
             cost_of = self._compile(units)
         if len(self._shapes) >= MAX_SHAPES:
@@ -108,9 +112,19 @@ class Card:
         self._shapes[units] = cost_of
         return cost_of
 
-    def _with_minimum(self, usage: Usage) -> int | None:
-        billable = self._billable(usage)
-        return self._compile(tuple(billable))(billable)
+    def _with_minimum(self, units: tuple[str, ...]) -> CostOf:
+        #: With a minimum the units are others, always the same ones: two entries at most.
+        compiled: dict[tuple[str, ...], CostOf] = {}
+
+        def cost_of(*counts: int) -> int | None:
+            billable = self._billable(dict(zip(units, counts, strict=True)))
+            key = tuple(billable)
+            found = compiled.get(key)
+            if found is None:
+                found = compiled[key] = self._compile(key)
+            return found(*billable.values())
+
+        return cost_of
 
     def _compile(self, units: tuple[str, ...]) -> CostOf:
         shape = self._shape(units)
@@ -126,57 +140,43 @@ class Card:
             )
             for prices in self._tiers
         ]
-        if len(linear) == 1 and self._scale == 1:
-            return _flat(shape, *linear[0])
-        scale, thresholds, input_at, fits = (
-            self._scale,
-            self._thresholds,
-            shape.input_at,
-            shape.fits,
-        )
-
-        def cost_of(usage: Usage) -> int | None:
-            counts = tuple(usage.values())
-            if not fits(counts):
-                return None
-            total_input = 0 if input_at is None else counts[input_at]
-            coefficients, base = linear[bisect_left(thresholds, total_input)]
-            total = sum(map(mul, coefficients, counts)) + base
-            return total if scale == 1 else divide_half_even(total, scale)
-
-        return cost_of
+        if shape.input_at is None:  # all input counts as 0, whatever tiers there are
+            linear = [linear[bisect_left(self._thresholds, 0)]]
+        return _written(shape, len(units), linear, self._thresholds, self._scale)
 
 
-def _flat(shape: Shape, coefficients: tuple[int, ...], base: int) -> CostOf:
-    """The cost without tiers and fractions of a pico-USD: nearly every call, so made for speed."""
-    fits, at_least = shape.fits, shape.at_least
-    if len(coefficients) == 2 and not (at_least or shape.checks or shape.zeros or shape.exclusive):
-        first, second = coefficients
+def _written(
+    shape: Shape,
+    units: int,
+    linear: Sequence[tuple[Sequence[int], int]],
+    thresholds: Sequence[int],
+    scale: int,
+) -> CostOf:
+    """The cost as a function of so many counts, compiled from an expression.
 
-        def cost_of_two(usage: Usage) -> int | None:
-            a, b = usage.values()
-            return a * first + b * second + base if a >= 0 <= b else None
+    The expression is made of positions and of integers from the book alone: no name that a user
+    gave a unit is in it.
 
-        return cost_of_two
-    if not (shape.checks or shape.zeros or shape.exclusive):
+    >>> # of input, output and cached input, at 3, 9 and 1 pico-USD:
+    >>> # lambda c0,c1,c2: c0*3+c1*9+c2*-2 if c0>=0 and c1>=0 and c2>=0 and c0>=c2 else None
+    """
+    costs = [_sum_of(*each) for each in linear]
+    cost = costs[0]
+    for above, dearer in zip(thresholds, costs[1:], strict=False):
+        # the highest threshold is asked first
+        cost = f"({dearer} if c{shape.input_at}>{above} else {cost})"
+    if scale != 1:
+        cost = f"divide({cost},{scale})"
+    fits = [f"c{at}>=0" for at in range(units)]
+    fits += [f"c{whole}>=c{part}" for whole, part in shape.at_least]
+    fits += [f"not c{at}" for at in shape.zeros]
+    fits += [f"not (c{a} and c{b})" for a, b in shape.exclusive]
+    fits += [f"{_sum_of(check, 0)}>=0" for check in shape.checks]
+    counts = ",".join(f"c{at}" for at in range(units))
+    source = f"lambda {counts}: {cost} if {' and '.join(fits) or True} else None"
+    return cast("CostOf", eval(source, {"divide": divide_half_even}))  # noqa: S307
 
-        def cost_of_whole_and_parts(usage: Usage) -> int | None:
-            counts = tuple(usage.values())
-            for whole, part in at_least:
-                if counts[whole] < counts[part]:
-                    return None
-            if counts and min(counts) < 0:
-                return None
-            total: int = sum(map(mul, coefficients, counts), base)
-            return total
 
-        return cost_of_whole_and_parts
-
-    def cost_of(usage: Usage) -> int | None:
-        counts = tuple(usage.values())
-        if not fits(counts):
-            return None
-        total: int = sum(map(mul, coefficients, counts), base)
-        return total
-
-    return cost_of
+def _sum_of(coefficients: Sequence[int], base: int) -> str:
+    terms = [f"c{at}*{each}" for at, each in enumerate(coefficients) if each]
+    return "+".join(terms + [str(base)] * (base != 0 or not terms))

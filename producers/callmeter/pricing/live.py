@@ -19,8 +19,9 @@ def book_record(book: PriceBook) -> NewRecord:
 class LivePricer:
     """Prices by a book that can be replaced at any time, from any thread.
 
-    ``price`` is the bound method of the current ``Pricer`` itself, so replacing costs the hot path
-    nothing. A call that is being priced during ``replace`` uses one book or the other, never a mix.
+    ``price`` and ``quote`` are the bound methods of the current ``Pricer`` itself, so replacing
+    costs the hot path nothing. A call that is being priced during ``replace`` uses one book or the
+    other, never a mix.
     """
 
     def __init__(self, book: PriceBook) -> None:
@@ -29,4 +30,6 @@ class LivePricer:
     def replace(self, book: PriceBook) -> None:
         """Price by this book from the next call on."""
         self.version = book.version
-        self.price = Pricer(book).price
+        pricer = Pricer(book)
+        self.price = pricer.price
+        self.quote = pricer.quote

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from callmeter.pricing.book import PriceBook
+from callmeter.pricing.card import CostOf
 from callmeter.pricing.catalog import Catalog
 from callmeter.pricing.timeline import Context, Segment, Timeline
 from callmeter.pricing.units import INPUT, OUTPUT
@@ -34,6 +35,20 @@ class CostParts(Struct, frozen=True, gc=False):
     input_pico: int
     output_pico: int
     other_pico: int
+
+
+class Quote(Struct, frozen=True, gc=False):
+    """What calls of one model, time and kind of usage cost: ``cost_of(*counts)`` in pico-USD.
+
+    It holds for calls that begin from ``start_us`` to before ``end_us`` with just these units in
+    this order; None as a cost means unpriced, as everywhere.
+    """
+
+    start_us: int
+    end_us: int
+    cost_of: CostOf
+    source: str
+    version: str
 
 
 class Pricer:
@@ -86,6 +101,31 @@ class Pricer:
             return None
         cost_pico = card.cost(usage)
         return None if cost_pico is None else Priced(cost_pico, segment[3], self.version)
+
+    def quote(
+        self,
+        provider: str | None,
+        model: str | None,
+        at_us: int,
+        units: tuple[str, ...],
+        *,
+        service_tier: str | None = None,
+        batch: bool = False,
+    ) -> Quote | None:
+        """What :meth:`price` says of every usage of these units at that time, to be asked once.
+
+        ``None``: all of them are unpriced.
+        """
+        timeline = self._recent.get((provider, model, service_tier, batch))
+        if timeline is None:
+            timeline = self._timeline(provider, model, service_tier, batch)
+        segment = timeline.current
+        if not segment.start_us <= at_us < segment.end_us:
+            segment = timeline.at(at_us)
+        if segment.card is None:
+            return None
+        cost_of = segment.card.cost_of(units)
+        return Quote(segment.start_us, segment.end_us, cost_of, segment.source, self.version)
 
     def parts(
         self,

@@ -11,7 +11,6 @@ nobody priced.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from operator import mul
 from typing import NamedTuple
 
 from callmeter.pricing.units import INPUT, REQUEST, UNITS, contains, overlap
@@ -34,25 +33,6 @@ class Shape(NamedTuple):
     input_at: int | None
     #: whether the usage counts requests; else there is one
     counts_requests: bool
-
-    def fits(self, counts: Sequence[int]) -> bool:
-        """Whether a usage of this shape has a cost at all."""
-        # loops, not any() and all(): this runs for every call, and most of the tuples are empty
-        if counts and min(counts) < 0:
-            return False
-        for whole, part in self.at_least:
-            if counts[whole] < counts[part]:
-                return False
-        for at in self.zeros:
-            if counts[at]:
-                return False
-        for a, b in self.exclusive:
-            if counts[a] and counts[b]:
-                return False
-        for check in self.checks:  # noqa: SIM110
-            if sum(map(mul, check, counts)) < 0:
-                return False
-        return True
 
 
 def shape_of(units: Sequence[str], priced: Collection[str], tiered: bool) -> Shape:
