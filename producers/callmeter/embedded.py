@@ -26,8 +26,10 @@ from callmeter.log.dirlock import DirectoryLock
 from callmeter.schema.topics import BY_NAME, EMBEDDED_PARTITIONS
 
 if TYPE_CHECKING:
+    from callmeter.collector.keys import KeyRing
     from callmeter.log.sqlite_log import SqliteLog
     from callmeter_sinks.clickhouse.store import Store
+    from callmeter_sinks.dashboard import Access
 
 logger = logging.getLogger("callmeter.embedded")
 
@@ -181,12 +183,17 @@ class Embedded:
         from callmeter.collector.keys import KeyRing
         from callmeter.collector.thread import CollectorThread
         from callmeter.log.sqlite_appender import SqliteAppender
+        from callmeter_sinks.dashboard import dashboard_routes, ends_of
         from callmeter_sinks.queries import Queries
 
         settings = self._settings
         keys = KeyRing.parse(settings.api_keys, settings.read_keys)
         config = CollectorConfig(host=settings.host, port=settings.port, keys=keys)
-        routes = [budget_routes(SqliteBudgets(self._log)), *experiment_routes(Queries(self.store))]
+        routes = [
+            budget_routes(SqliteBudgets(self._log)),
+            *experiment_routes(Queries(self.store)),
+            dashboard_routes(self.store, access=reading_access(keys), ends=ends_of(self._log)),
+        ]
         collector = CollectorThread(SqliteAppender(self._log), config, extra_routes=routes)
         self._stack.callback(collector.stop)
         collector.start()
@@ -204,6 +211,20 @@ class Embedded:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+def reading_access(keys: KeyRing) -> Access:
+    """The collector's keys as the dashboard asks for them: who may read, and of which projects."""
+    from callmeter.collector.keys import ANY
+    from callmeter_sinks.dashboard import Reader
+
+    def access(authorization: str | None) -> Reader | None:
+        grant = keys.find(authorization)
+        if grant is None or not grant.may_read:
+            return None
+        return Reader(None if ANY in grant.projects else grant.projects)
+
+    return access
 
 
 def _published(log: SqliteLog) -> bytes:

@@ -32,8 +32,11 @@ COMMANDS = {
     "topics": "topics",
     "migrate": "migrate",
     "collector": "collector",
+    "keys": "keys",
+    "dashboard": "dashboard",
     "worker": "worker",
     "sink": "sink",
+    "notify": "notify",
     "run-metadata": "run_metadata",
     "doctor": "doctor",
 }
@@ -55,6 +58,7 @@ _EXTRAS = {
     "chdb": "embedded",
     "aiohttp": "collector",
     "zstandard": "collector",
+    "jinja2": "dashboard",
     "genai_prices": "prices",
 }
 

@@ -1,0 +1,53 @@
+"""Questions to the store from a server: off the loop, few at a time, the same one asked once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from callmeter_sinks.clickhouse.store import Store
+from callmeter_sinks.queries import Queries
+
+T = TypeVar("T")
+
+_THREADS = 4
+_MOST_KEPT = 512
+
+
+class Reading:
+    """Runs questions in threads of its own, so that pages starve nobody else's.
+
+    Whoever asks what is being asked waits for that answer, and an answer is given again for
+    ``keep_s``: a hundred viewers of a page cost the store one. Used from one event loop.
+    """
+
+    def __init__(self, store: Store, *, keep_s: float = 1.0) -> None:
+        self.queries = Queries(store)
+        self._keep_s = keep_s
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="callmeter-dashboard")
+        self._asked: OrderedDict[Hashable, tuple[float, asyncio.Future[Any]]] = OrderedDict()
+
+    async def ask(self, key: Hashable, question: Callable[[Queries], T]) -> T:
+        """The answer, of now or of at most ``keep_s`` ago. Raises what the question raises."""
+        now = time.monotonic()
+        held = self._asked.get(key)
+        if held is not None and (not held[1].done() or now - held[0] < self._keep_s):
+            answer: T = await asyncio.shield(held[1])
+            return answer
+        loop = asyncio.get_running_loop()
+        future = loop.run_in_executor(self._threads, question, self.queries)
+        # Whoever asked first may go away before the answer comes: its error is then nobody's.
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._asked[key] = (now, future)
+        self._asked.move_to_end(key)
+        while len(self._asked) > _MOST_KEPT:
+            self._asked.popitem(last=False)
+        return await asyncio.shield(future)
+
+    def close(self) -> None:
+        """No more questions; those in hand are waited for, since the store closes next."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
