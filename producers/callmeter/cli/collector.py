@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from callmeter.cli import options
+from callmeter.cli.serving import Serving, serving_options
 
 if TYPE_CHECKING:
     from callmeter_sinks.queries import Queries
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 @options.required_kafka
 @options.store
 @options.listening
+@serving_options
 @options.verbosity
 def command(
     kafka_url: str,
@@ -26,6 +28,7 @@ def command(
     port: int,
     api_keys: tuple[str, ...],
     read_keys: tuple[str, ...],
+    serving: Serving,
     quiet: bool,
 ) -> None:
     r"""Take envelopes over HTTP and acknowledge each once Kafka has it; until SIGTERM.
@@ -38,13 +41,11 @@ def command(
     from callmeter.collector.app import run_collector
     from callmeter.collector.budget_sources import KafkaBudgets
     from callmeter.collector.budgets import budget_routes
-    from callmeter.collector.config import CollectorConfig
     from callmeter.collector.experiments import experiment_routes
-    from callmeter.collector.keys import KeyRing
     from callmeter.log.kafka_appender import KafkaAppender
     from callmeter.log.kafka_settings import KafkaSettings
 
-    config = CollectorConfig(host=host, port=port, keys=KeyRing.parse(api_keys, read_keys))
+    config = serving.config(host, port, api_keys, read_keys)
 
     def started(url: str) -> None:
         if not quiet:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import io
 import zlib
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
-#: Below this decompressing takes less time than handing it to a thread.
-_INLINE_BYTES = 64 * 1024
 ENCODINGS = ("gzip", "zstd")
+#: A zstd block of 4 bytes may stand for 128 KiB (RFC 8878, section 3.1.1.2), and the decoder gives
+#: all that its input stands for at once: so it is fed little at a time, 8 MiB at the very worst.
+_ZSTD_SLICE = 256
+#: A gzip stream is inflated in steps of so many plain bytes.
+_GZIP_STEP = 256 * 1024
+#: A frame names the memory its decoder needs; RFC 8878 asks for 8 MiB from every decoder.
+_ZSTD_WINDOW = 8 * 2**20
 
 
 class BodyTooLargeError(ValueError):
@@ -24,6 +28,10 @@ class UnknownEncodingError(ValueError):
     """A ``Content-Encoding`` that is not served."""
 
 
+class SlowBodyError(ValueError):
+    """It comes too slowly to be waited for."""
+
+
 class Chunks(Protocol):
     """A stream of bytes, as aiohttp's ``request.content``."""
 
@@ -32,56 +40,101 @@ class Chunks(Protocol):
         ...
 
 
-async def read_body(content: Chunks, encoding: str, limit: int) -> bytes:
+class Inflater(Protocol):
+    """Turns pieces of a packed body into plain pieces; ``complete`` at the end of a stream."""
+
+    complete: bool
+
+    def feed(self, data: bytes) -> Iterator[bytes]: ...
+
+
+async def read_body(
+    content: Chunks,
+    encoding: str,
+    limit: int,
+    *,
+    on_chunk: Callable[[int], None] = lambda _received: None,
+    mark: bytes = b"{",
+) -> bytes:
     """All of the body, plain, at most ``limit`` bytes.
 
-    Reading stops at the first byte over the limit; decompression likewise, so a bomb is never
-    inflated. A body that a server in front has decompressed already is taken as it is.
+    Unpacked as it comes: reading stops at the first byte over the limit, packed or plain, so a bomb
+    is never inflated. ``on_chunk`` is told what has come so far and may raise. A body that begins
+    with ``mark`` has been unpacked by a server in front already and is taken as it is.
     """
     parts: list[bytes] = []
-    size = 0
+    received = size = 0
+    inflater: Inflater | None = None
+    first = True
     while chunk := await content.readany():
-        size += len(chunk)
-        if size > limit:
+        received += len(chunk)
+        on_chunk(received)
+        if received > limit:
             raise BodyTooLargeError
-        parts.append(chunk)
-    body = b"".join(parts)
-    if encoding in ("", "identity") or body.startswith(b"{"):
-        return body
-    if encoding not in ENCODINGS:
-        raise UnknownEncodingError
-    inflate = _gunzip if encoding == "gzip" else _unzstd
-    if len(body) <= _INLINE_BYTES:
-        return inflate(body, limit)
-    return await asyncio.to_thread(inflate, body, limit)
-
-
-def _gunzip(body: bytes, limit: int) -> bytes:
-    plain = b""
-    while body:  # a gzip body may have several members (RFC 1952, section 2.2)
-        member = zlib.decompressobj(wbits=31)
-        try:
-            plain += member.decompress(body, limit + 1 - len(plain))
-        except zlib.error:
-            raise BadBodyError from None
-        if len(plain) > limit:
-            raise BodyTooLargeError
-        if not member.eof:
-            raise BadBodyError
-        body = member.unused_data
-    return plain
-
-
-def _unzstd(body: bytes, limit: int) -> bytes:
-    import zstandard
-
-    # A frame names the memory its decoder needs; RFC 8878 asks for 8 MiB from every decoder.
-    decoder = zstandard.ZstdDecompressor(max_window_size=8 * 2**20)
-    try:
-        with decoder.stream_reader(io.BytesIO(body), read_across_frames=True) as reader:
-            plain = reader.read(limit + 1)
-            if len(plain) > limit:
+        if first:
+            first = False
+            if encoding not in ("", "identity") and not (mark and chunk.startswith(mark)):
+                inflater = _inflater(encoding)
+        for plain in (chunk,) if inflater is None else inflater.feed(chunk):
+            size += len(plain)
+            if size > limit:
                 raise BodyTooLargeError
-    except zstandard.ZstdError:
-        raise BadBodyError from None
-    return plain
+            parts.append(plain)
+    if inflater is not None and not inflater.complete:
+        raise BadBodyError
+    return b"".join(parts)
+
+
+def _inflater(encoding: str) -> Inflater:
+    if encoding == "gzip":
+        return _Gunzip()
+    if encoding == "zstd":
+        return _Unzstd()
+    raise UnknownEncodingError
+
+
+class _Gunzip:
+    """A gzip body may have several members (RFC 1952, section 2.2)."""
+
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(wbits=31)
+        self.complete = False
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        while data:
+            if self.complete:
+                self._member = zlib.decompressobj(wbits=31)
+                self.complete = False
+            try:
+                yield self._member.decompress(data, _GZIP_STEP)
+                while not self._member.eof and self._member.unconsumed_tail:
+                    yield self._member.decompress(self._member.unconsumed_tail, _GZIP_STEP)
+            except zlib.error:
+                raise BadBodyError from None
+            self.complete = self._member.eof
+            data = self._member.unused_data
+
+
+class _Unzstd:
+    def __init__(self) -> None:
+        import zstandard
+
+        self._error = zstandard.ZstdError
+        self._context = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
+        self._frame = self._context.decompressobj()
+        self.complete = False
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        view = memoryview(data)
+        for start in range(0, len(view), _ZSTD_SLICE):
+            piece = bytes(view[start : start + _ZSTD_SLICE])
+            while piece:
+                if self.complete:
+                    self._frame = self._context.decompressobj()
+                    self.complete = False
+                try:
+                    yield self._frame.decompress(piece)
+                except self._error:
+                    raise BadBodyError from None
+                self.complete = self._frame.eof
+                piece = self._frame.unused_data if self.complete else b""

@@ -41,6 +41,7 @@ def budget_routes(records: BudgetRecords) -> RouteInstaller:
 
         app.cleanup_ctx.append(follow)
         app.on_shutdown.append(end_streams)
+        app[CONTEXT].on_drain.append(hub.end_streams)
         app.router.add_get("/v1/budgets/status", status)
 
     return install

@@ -7,7 +7,6 @@ the producer asks there. A collector without keys gives none: it takes whatever 
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -16,7 +15,6 @@ from typing import Any
 from aiohttp import web
 
 from callmeter.collector.context import CONTEXT, ApiError, Context, json_response, require_write
-from callmeter.collector.keys import Grant
 
 PATH = "/v1/credentials/refresh"
 TTL_S = 900.0
@@ -24,22 +22,20 @@ MAX_CREDENTIALS = 10_000
 
 
 class Credentials:
-    """What was given out, oldest first; bounded. The key ring holds digests of what lives."""
+    """What was given out, oldest first; bounded. The key ring holds what lives."""
 
     def __init__(self, context: Context, ttl_s: float) -> None:
         self._context = context
         self._ttl_s = ttl_s
         self._until: OrderedDict[bytes, float] = OrderedDict()
 
-    def mint(self, grant: Grant) -> str | None:
-        """A new credential with the grant's projects; None without keys, or from a credential."""
-        grants = self._context.config.keys.grants
-        if not grants or any(grants.get(d) is grant for d in self._until):
-            return None
+    def mint(self, authorization: str | None) -> str | None:
+        """A new credential of the key in a header; None without keys, or from a credential."""
         self.forget_expired(MAX_CREDENTIALS - 1)
         token = f"cred_{secrets.token_urlsafe(24)}"
-        digest = hashlib.sha256(token.encode()).digest()
-        grants[digest] = Grant(grant.name, grant.projects, may_write=True, may_read=False)
+        digest = self._context.config.keys.lend(authorization, token)
+        if digest is None:
+            return None
         self._until[digest] = self._context.clock.monotonic_s() + self._ttl_s
         return token
 
@@ -51,7 +47,7 @@ class Credentials:
             if until_s > now_s and len(self._until) <= most:
                 return
             del self._until[digest]
-            self._context.config.keys.grants.pop(digest, None)
+            self._context.config.keys.take_back(digest)
 
     @property
     def ttl_s(self) -> float:
@@ -76,18 +72,18 @@ async def _expire(
     return await handler(request)
 
 
-def minted(request: web.Request, grant: Grant) -> dict[str, Any]:
+def minted(request: web.Request) -> dict[str, Any]:
     """The part of an answer that carries a credential; null where none is needed."""
     credentials = request.app[CREDENTIALS]
-    token = credentials.mint(grant)
+    token = credentials.mint(request.headers.get("Authorization"))
     expires_in_s = None if token is None else credentials.ttl_s
     return {"credential": token, "expires_in_s": expires_in_s}
 
 
 async def post_refresh(request: web.Request) -> web.Response:
     """A fresh credential for a key; 403 for one that is itself a credential."""
-    grant = require_write(request)
-    answer = minted(request, grant)
+    require_write(request)
+    answer = minted(request)
     if answer["credential"] is None and request.app[CONTEXT].config.keys:
         raise ApiError(403, "credential", "a credential makes no other: send the API key")
     return json_response(answer)

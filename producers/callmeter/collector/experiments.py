@@ -74,9 +74,7 @@ async def post_experiment(request: web.Request) -> web.Response:
     """201 with id and URL once the log has it; the same again for the same Idempotency-Key."""
     context = request.app[CONTEXT]
     grant = require_write(request)
-    wait_s = context.rate.wait_s(grant.name, 1)
-    if wait_s > 0:
-        raise ApiError(429, "rate", "over this key's rate", retry_after_s=wait_s)
+    context.admit(grant, 1, 0)
     body = await read_object(request)
     slug = text_field(body, "slug", MAX_SLUG_CHARS, required=True)
     description = text_field(body, "description", MAX_DESCRIPTION_CHARS)
@@ -97,7 +95,7 @@ async def post_experiment(request: web.Request) -> web.Response:
         "description": description,
         "metadata": meta,
     }
-    return json_response({"experiment": made, **credentials.minted(request, grant)}, 201)
+    return json_response({"experiment": made, **credentials.minted(request)}, 201)
 
 
 async def get_experiment(request: web.Request) -> web.Response:

@@ -12,12 +12,13 @@ from aiohttp import web
 
 from callmeter.collector.context import CONTEXT, ApiError
 from callmeter.collector.keys import ANY, Grant
+from callmeter.collector.reading import small_body
 
 
 async def read_object(request: web.Request) -> Mapping[str, Any]:
     """The body as a JSON object; ``ApiError`` 400."""
     try:
-        body = orjson.loads(await request.read())
+        body = orjson.loads(await small_body(request, request.app[CONTEXT]))
     except orjson.JSONDecodeError:
         raise ApiError(400, "bad_json", "the body is not JSON") from None
     if not isinstance(body, dict):

@@ -13,12 +13,6 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from callmeter.collector.body import (
-    BadBodyError,
-    BodyTooLargeError,
-    UnknownEncodingError,
-    read_body,
-)
 from callmeter.collector.context import (
     CONTEXT,
     RETRY_AFTER_LOG_S,
@@ -29,6 +23,7 @@ from callmeter.collector.context import (
 )
 from callmeter.collector.keys import Grant
 from callmeter.collector.metrics import BYTES, ENVELOPES, EVENTS
+from callmeter.collector.reading import body_in_hand
 from callmeter.errors import CannotWriteError, UnreachableError
 from callmeter.log.record import Appended, NewRecord
 from callmeter.schema.envelope import Header, HeaderError, decode_header, split_envelopes
@@ -55,28 +50,14 @@ async def post_envelopes(request: web.Request) -> web.Response:
     """See docs/guides/collector.md for the answers."""
     context = request.app[CONTEXT]
     grant = require_write(request)
-    limit = context.config.max_body_bytes
-    declared = request.content_length
-    if declared is not None and declared > limit:
-        raise _body_too_large(limit)
-    # A guess until the body is there: compressed envelopes are about a tenth of themselves.
-    packed = "Content-Encoding" in request.headers
-    held = limit if declared is None else min(declared * 10 if packed else declared, limit)
-    if not context.memory.enter(held):
-        raise ApiError(503, "busy", "too much in hand: come back", retry_after_s=1)
-    try:
-        body = await _read(request, context, limit)
-        context.memory.held += len(body) - held
-        held = len(body)
-        taken = parse(body, context.config.max_envelope_bytes)
+    context.admit(grant, 0, 0)
+    limit = grant.limits.body_bytes or context.config.max_body_bytes
+    async with body_in_hand(request, context, limit) as body:
+        taken = parse(body, grant.limits.envelope_bytes or context.config.max_envelope_bytes)
         _check_projects(taken, grant)
-        wait_s = context.rate.wait_s(grant.name, len(taken))
-        if wait_s > 0:
-            raise ApiError(429, "rate", "over this key's rate", retry_after_s=wait_s)
+        context.admit(grant, len(taken), len(body))
         records = [NewRecord(EVENTS_TOPIC.name, t.header.source.encode(), t.data) for t in taken]
         places = await append(context, records)
-    finally:
-        context.memory.leave(held)
     context.metrics.add(ENVELOPES, len(taken))
     context.metrics.add(EVENTS, sum(t.header.n for t in taken))
     context.metrics.add(BYTES, sum(len(t.data) for t in taken))
@@ -152,26 +133,3 @@ def _check_projects(taken: Sequence[Taken], grant: Grant) -> None:
                 f"this key does not cover the project {header.project!r}",
                 details={"envelope": place, **_name(header)},
             )
-
-
-async def _read(request: web.Request, context: Context, limit: int) -> bytes:
-    encoding = request.headers.get("Content-Encoding", "").strip().lower()
-    try:
-        async with asyncio.timeout(context.config.body_timeout_s):
-            return await read_body(request.content, encoding, limit)
-    except BodyTooLargeError:
-        raise _body_too_large(limit) from None
-    except BadBodyError:
-        raise ApiError(
-            400, "bad_encoding", f"line 1: the body is not {encoding}", details={"line": 1}
-        ) from None
-    except UnknownEncodingError:
-        raise ApiError(415, "unknown_encoding", "send gzip, zstd or a plain body") from None
-    except web.RequestPayloadError:
-        raise ApiError(400, "bad_transfer", "the body broke off") from None
-    except TimeoutError:
-        raise ApiError(408, "slow_body", "the body did not arrive in time") from None
-
-
-def _body_too_large(limit: int) -> ApiError:
-    return ApiError(413, "body_too_large", f"the body is over the limit of {limit} bytes")

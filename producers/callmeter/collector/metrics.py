@@ -19,6 +19,9 @@ BYTES = "callmeter_collector_bytes_total"
 REFUSED = "callmeter_collector_refused_total"
 TRACES = "callmeter_collector_trace_events_total"
 IN_FLIGHT = "callmeter_collector_requests_in_flight"
+CONNECTIONS = "callmeter_collector_connections"
+DROPPED_CONNECTIONS = "callmeter_collector_connections_dropped_total"
+SPANS = "callmeter_collector_otlp_spans_total"
 APPEND_SECONDS = "callmeter_collector_append_seconds"
 _MEANING = {
     REQUESTS: ("counter", "Requests answered, by route and status."),
@@ -28,6 +31,9 @@ _MEANING = {
     REFUSED: ("counter", "Requests not taken, by reason."),
     TRACES: ("counter", "Traces of the Monitor hook, by what became of them."),
     IN_FLIGHT: ("gauge", "Requests in hand."),
+    CONNECTIONS: ("gauge", "Open connections."),
+    DROPPED_CONNECTIONS: ("counter", "Connections cut off before a request, by reason."),
+    SPANS: ("counter", "OTLP spans, by what became of them."),
     APPEND_SECONDS: ("histogram", "Time the log took to acknowledge an append."),
 }
 _BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -44,7 +50,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._values: dict[str, dict[Labels, float]] = {
-            name: {(): 0.0} if name in (ENVELOPES, EVENTS, BYTES, IN_FLIGHT) else {}
+            name: {(): 0.0} if name in (ENVELOPES, EVENTS, BYTES, IN_FLIGHT, CONNECTIONS) else {}
             for name, (kind, _) in _MEANING.items()
             if kind != "histogram"
         }

@@ -17,6 +17,7 @@ from callmeter.clock import Clock
 from callmeter.collector.context import CONTEXT, ApiError, Context, json_response, require_write
 from callmeter.collector.keys import ANY, Grant
 from callmeter.collector.metrics import TRACES
+from callmeter.collector.reading import small_body
 from callmeter.collector.trace_events import TraceError, TraceEvent, trace_event
 from callmeter.collector.trace_source import TraceSource
 
@@ -116,14 +117,12 @@ async def post_trace(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     grant = require_write(request)
     try:
-        event = trace_event(orjson.loads(await request.read()))
+        event = trace_event(orjson.loads(await small_body(request, context)))
     except orjson.JSONDecodeError:
         raise ApiError(400, "bad_json", "line 1: the body is not JSON") from None
     except TraceError as exc:
         raise ApiError(400, "bad_value", f"line 1: {exc}") from None
-    wait_s = context.rate.wait_s(grant.name, 1)
-    if wait_s > 0:
-        raise ApiError(429, "rate", "over this key's rate", retry_after_s=wait_s)
+    context.admit(grant, 1, 0)
     fresh = await request.app[TRACES_KEY].accept(_project(grant, context), event)
     context.metrics.add(TRACES, result="accepted" if fresh else "duplicate")
     return json_response({"accepted": fresh})
