@@ -9,6 +9,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.codec import has_zstd
 
 from callmeter.log.kafka_settings import KafkaSettings
+from callmeter.log.kafka_zstd import fast_zstd
 
 #: Several envelopes a batch, and under the 1 MB that a broker takes by default.
 BATCH_BYTES = 512 * 1024
@@ -22,7 +23,11 @@ _consumer: Any = AIOKafkaConsumer
 
 
 def make_producer(settings: KafkaSettings, **options: Any) -> Any:
-    """An AIOKafkaProducer that is not started: zstd if it can, batches of ``BATCH_BYTES``."""
+    """An AIOKafkaProducer that is not started: zstd if it can, batches of ``BATCH_BYTES``.
+
+    Made on the thread that runs it.
+    """
+    fast_zstd()
     defaults: dict[str, Any] = {
         "compression_type": "zstd" if has_zstd() else None,
         "max_batch_size": BATCH_BYTES,

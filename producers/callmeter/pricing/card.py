@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from math import lcm
 from operator import mul
 from typing import cast
@@ -174,6 +175,12 @@ def _written(
     fits += [f"{_sum_of(check, 0)}>=0" for check in shape.checks]
     counts = ",".join(f"c{at}" for at in range(units))
     source = f"lambda {counts}: {cost} if {' and '.join(fits) or True} else None"
+    return _compiled(source)
+
+
+@lru_cache(maxsize=1024)
+def _compiled(source: str) -> CostOf:
+    """Units that nobody prices make the same expression whatever their names are."""
     return cast("CostOf", eval(source, {"divide": divide_half_even}))  # noqa: S307
 
 

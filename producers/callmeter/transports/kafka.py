@@ -30,6 +30,7 @@ from aiokafka.errors import (
 
 from callmeter.errors import MissingExtraError
 from callmeter.log.kafka_settings import KafkaSettings
+from callmeter.log.kafka_zstd import fast_zstd
 from callmeter.log.partitioner import partition_for
 from callmeter.schema.topics import EVENTS
 from callmeter.transports.in_flight import InFlight, Ticket
@@ -171,6 +172,7 @@ class KafkaTransport:
 
     def _run(self) -> None:
         hush_this_thread()
+        fast_zstd()
         try:
             while not self._done():
                 pause_s = self._down_until_s - time.monotonic()
