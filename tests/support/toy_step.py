@@ -22,7 +22,12 @@ POISON = b"poison"
 
 
 class ToyStep:
-    """``Step`` that counts records and sums numbers per key; a record ``poison`` is its bug."""
+    """``Step`` that counts records and sums numbers per key; a record ``poison`` is its bug.
+
+    ``format`` is the newest format of rows that it reads, and the one it writes.
+    """
+
+    format = 1
 
     def __init__(self, log_id: str, partition: int) -> None:
         self.log_id = log_id
@@ -36,7 +41,7 @@ class ToyStep:
     def restore(self, rows: Mapping[bytes, bytes]) -> None:
         for key, value in rows.items():
             row = orjson.loads(value)
-            if row["v"] > 1:
+            if row["v"] > self.format:
                 raise NewerSchemaError(f"row {key!r} has format {row['v']}")
             self.totals[key] = [row["records"], row["sum"]]
 
@@ -69,7 +74,7 @@ class ToyStep:
         outputs: list[Output] = []
         for key in sorted(self._changed):
             records, total = self.totals[key]
-            rows[key] = orjson.dumps({"v": 1, "records": records, "sum": total})
+            rows[key] = orjson.dumps({"v": self.format, "records": records, "sum": total})
             outputs.append(Output("live", key, rows[key] or b""))
         if self._delta[0]:
             n, total, first, last = self._delta
@@ -77,6 +82,12 @@ class ToyStep:
             outputs.append(Output("metered", b"delta", orjson.dumps(value), self.partition))
         self._changed, self._forgotten, self._delta = set(), set(), [0, 0, -1, -1]
         return Checkpoint(rows, outputs)
+
+
+class NewerToyStep(ToyStep):
+    """The same of the next release, which writes a newer format and reads the one before."""
+
+    format = 2
 
 
 def toy_records(

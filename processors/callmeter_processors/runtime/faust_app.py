@@ -18,7 +18,7 @@ from faust.transport.drivers import aiokafka as driver
 from mode import CrashingSupervisor
 
 from callmeter.clock import Clock, SystemClock
-from callmeter.errors import UnreachableError
+from callmeter.errors import CallmeterError, UnreachableError
 from callmeter.log.kafka_settings import KafkaSettings
 from callmeter.log.kafka_transaction import FencedError
 from callmeter.log.record import LogRecord
@@ -232,7 +232,16 @@ class _QuietCancel(logging.Filter):
         return not isinstance(error, asyncio.CancelledError)
 
 
+class _SaidOnce(logging.Filter):
+    """An error of ours that ends the app is raised and said by whoever runs it, in one line."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, CallmeterError)
+
+
 logging.getLogger("faust.agents.actor").addFilter(_QuietCancel())
+logger.addFilter(_SaidOnce())
 
 
 class _App(faust.App):
