@@ -1,5 +1,6 @@
 {{/* What every pod has in common. Arguments: dict "root" $ "part" name, and for containers
-     "args" list "http" port-name-or-empty "scheme" HTTP|HTTPS "port" number "volumes" "mounts" "env" */}}
+     "args" list "http" port's name, empty for none "port" number "scheme" HTTP|HTTPS "plain" true if it
+     serves no health "volumes" "mounts" "env" */}}
 
 {{- define "callmeter.env" -}}
 - { name: CALLMETER_KAFKA, value: {{ required "kafka.url is required" .Values.kafka.url | quote }} }
@@ -102,10 +103,12 @@ priorityClassName: {{ . }}
 metadata:
   labels:
     {{- include "callmeter.labels" . | nindent 4 }}
+  {{- if and .http (not .plain) }}
   annotations:
     prometheus.io/scrape: "true"
     prometheus.io/port: {{ .port | quote }}
     prometheus.io/path: /metrics
+  {{- end }}
 spec:
   serviceAccountName: {{ include "callmeter.name" .root }}
   {{- include "callmeter.placing" .root | nindent 2 }}
@@ -132,8 +135,15 @@ spec:
         {{- with .env }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
+      {{- if .http }}
       ports:
         - { name: {{ .http }}, containerPort: {{ .port }} }
+      {{- end }}
+      {{- if and .http .plain }}
+      startupProbe: { tcpSocket: { port: {{ .http }} }, periodSeconds: 2, failureThreshold: 60 }
+      livenessProbe: { tcpSocket: { port: {{ .http }} }, periodSeconds: 10, failureThreshold: 6 }
+      readinessProbe: { tcpSocket: { port: {{ .http }} }, periodSeconds: 5 }
+      {{- else if .http }}
       {{- $probe := dict "path" "/healthz" "port" .http "scheme" (.scheme | default "HTTP") }}
       startupProbe:
         httpGet: {{ toYaml $probe | nindent 10 }}
@@ -149,9 +159,6 @@ spec:
         periodSeconds: 5
         timeoutSeconds: 5
         failureThreshold: 2
-      {{- with .preStop }}
-      # Clients learn that the pod goes before it stops listening.
-      lifecycle: { preStop: { exec: { command: [sleep, {{ . | quote }}] } } }
       {{- end }}
       resources: {{ toYaml $values.resources | nindent 8 }}
       securityContext:
