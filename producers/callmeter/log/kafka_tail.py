@@ -1,8 +1,10 @@
-"""Follows whole topics from their beginning: every committed record once, without a group."""
+"""Follows whole topics from their beginning, or from offsets: every committed record once, without
+a group.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiokafka import TopicPartition
@@ -20,14 +22,22 @@ class KafkaTail:
     """Records of the topics in the order of each partition; on one event loop.
 
     ``poll`` connects when it has to. After ``UnreachableError`` it may be called again and goes on
-    where it was.
+    where it was. ``begin`` maps (topic, partition) to the offset to begin at; 0 where it says none.
     """
 
-    def __init__(self, settings: KafkaSettings, topics: Sequence[str]) -> None:
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        topics: Sequence[str],
+        begin: Mapping[tuple[str, int], int] | None = None,
+    ) -> None:
         self._settings = settings
         self._names = {BY_NAME[name].full(settings.prefix): name for name in topics}
         self._consumer: Any = None
-        self._next: dict[Any, int] = {}
+        self._next: dict[Any, int] = {
+            TopicPartition(BY_NAME[name].full(settings.prefix), partition): offset
+            for (name, partition), offset in (begin or {}).items()
+        }
         self._ends: dict[Any, int] = {}
 
     async def poll(self, wait_ms: int = _CONNECT_WAIT_MS) -> list[LogRecord]:

@@ -1,8 +1,8 @@
-"""Follows whole topics of an embedded log from their beginning: every record once."""
+"""Follows whole topics of an embedded log from the beginning or from offsets: every record once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from callmeter.log.record import LogRecord
 from callmeter.log.sqlite_log import SqliteLog
@@ -11,12 +11,22 @@ _RECORDS = 500
 
 
 class SqliteTail:
-    """Records of the topics in the order of each partition. Used from one thread at a time."""
+    """Records of the topics in the order of each partition. Used from one thread at a time.
 
-    def __init__(self, log: SqliteLog, topics: Sequence[str]) -> None:
+    ``begin`` maps (topic, partition) to the offset to begin at; 0 where it says none.
+    """
+
+    def __init__(
+        self,
+        log: SqliteLog,
+        topics: Sequence[str],
+        begin: Mapping[tuple[str, int], int] | None = None,
+    ) -> None:
         self._log = log
         self._next = {
-            (topic, partition): 0 for topic in topics for partition in log.end_offsets(topic)
+            (topic, partition): (begin or {}).get((topic, partition), 0)
+            for topic in topics
+            for partition in log.end_offsets(topic)
         }
 
     def poll(self) -> list[LogRecord]:
