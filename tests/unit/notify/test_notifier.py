@@ -15,7 +15,7 @@ from callmeter.log.record import LogRecord
 from callmeter_processors.notify.deadletters import DeadLetterFile, read_letters
 from callmeter_processors.notify.notifier import Notifier
 from callmeter_processors.notify.outbox import Outbox
-from callmeter_processors.notify.outcome import Again, Outcome, Refused
+from callmeter_processors.notify.outcome import Again, Outcome, Refused, Sent
 from callmeter_processors.notify.schedule import Retry
 from callmeter_processors.notify.targets import Choice, Webhook
 from support.alerting import LOG, NOW_US, ScriptedSender, alert, record
