@@ -26,6 +26,7 @@ from callmeter.log.dirlock import DirectoryLock
 from callmeter.schema.topics import BY_NAME, EMBEDDED_PARTITIONS
 
 if TYPE_CHECKING:
+    from callmeter.collector.config import CollectorConfig
     from callmeter.collector.keys import KeyRing
     from callmeter.log.sqlite_log import SqliteLog
     from callmeter_sinks.clickhouse.store import Store
@@ -66,6 +67,8 @@ class EmbeddedOptions:
     api_keys: tuple[str, ...] = ()
     read_keys: tuple[str, ...] = ()
     partitions: int = EMBEDDED_PARTITIONS
+    #: The collector's settings in full; instead of address and keys above.
+    collector: CollectorConfig | None = None
 
 
 class Embedded:
@@ -187,8 +190,12 @@ class Embedded:
         from callmeter_sinks.queries import Queries
 
         settings = self._settings
-        keys = KeyRing.parse(settings.api_keys, settings.read_keys)
-        config = CollectorConfig(host=settings.host, port=settings.port, keys=keys)
+        config = settings.collector or CollectorConfig(
+            host=settings.host,
+            port=settings.port,
+            keys=KeyRing.parse(settings.api_keys, settings.read_keys),
+        )
+        keys = config.keys
         routes = [
             budget_routes(SqliteBudgets(self._log)),
             *experiment_routes(Queries(self.store)),

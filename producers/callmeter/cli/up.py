@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from callmeter.cli import options
+from callmeter.cli.serving import Serving, serving_options
 from callmeter.embedded import Embedded, EmbeddedOptions
 
 _CHECK_S = 0.5
@@ -17,6 +18,7 @@ _CHECK_S = 0.5
 @click.command(name="up")
 @options.directory
 @options.listening
+@serving_options
 @options.verbosity
 def command(
     directory: Path | None,
@@ -24,6 +26,7 @@ def command(
     port: int,
     api_keys: tuple[str, ...],
     read_keys: tuple[str, ...],
+    serving: Serving,
     quiet: bool,
 ) -> None:
     r"""Run the whole pipeline in this process: collector, log, meter, sink and store.
@@ -38,7 +41,7 @@ def command(
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
-    settings = EmbeddedOptions(host=host, port=port, api_keys=api_keys, read_keys=read_keys)
+    settings = EmbeddedOptions(collector=serving.config(host, port, api_keys, read_keys))
     with Embedded(home, settings) as pipeline:
         if not quiet:
             click.echo(f"callmeter is up: send to {pipeline.url}, data in {home}; Ctrl-C stops it")

@@ -23,6 +23,8 @@ from callmeter_sinks.queries.dimensions import (
 )
 
 MAX_CALLS = 10_000
+#: A copy that callmeter's own exporter sent on over OTLP: shown where its call is not stored here.
+EXPORTED_SPAN = "exported_span"
 _TRACE = re.compile(r"[0-9a-f]{32}\Z")
 
 
@@ -191,6 +193,8 @@ def trace(store: Store, trace_id: str, *, project: str | None) -> Trace:
         binding.values,
     )
     rows = sorted((_call(row) for row in answer.rows), key=lambda c: (c.started_at, c.call_id))
+    metered = {row.span_id for row in rows if row.operation != EXPORTED_SPAN}
+    rows = [row for row in rows if row.operation != EXPORTED_SPAN or row.span_id not in metered]
     spans = {row.span_id: Span(row) for row in rows}
     roots = []
     for row in rows:
