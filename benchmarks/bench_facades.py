@@ -6,23 +6,33 @@
 
 One section for each facade: a function that takes the options and returns ``Section``. Everything
 ships to ``--url`` (default: a transport that encodes and throws away). Bursts are taken in turns,
-so what else runs on the machine falls on all of them alike; figures are medians.
+so what else runs on the machine falls on all of them alike; figures are medians. The original
+packages of SynapseKit and Syvain are measured in an environment of their own (``--originals``), or
+a word says why not.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import callmeter
+
+# The stand-ins for engines and models are the tests' own.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 BURST = 400
 ROUNDS = 60
@@ -51,6 +61,35 @@ def bursts(cases: dict[str, Callable[[], Any]]) -> dict[str, float]:
             taken[name].append((now() - begin) / BURST / 1000)
             callmeter.flush(30)
     return {name: statistics.median(times) for name, times in taken.items()}
+
+
+def abursts(cases: dict[str, Callable[[], Awaitable[Any]]]) -> dict[str, float]:
+    """``bursts`` of coroutines, each awaited before the next."""
+
+    async def burst(call: Callable[[], Awaitable[Any]]) -> float:
+        begin = now()
+        for _ in range(BURST):
+            await call()
+        return (now() - begin) / BURST / 1000
+
+    taken: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(ROUNDS):
+        for name, call in cases.items():
+            taken[name].append(asyncio.run(burst(call)))
+            callmeter.flush(30)
+    return {name: statistics.median(times) for name, times in taken.items()}
+
+
+async def asdk_call() -> None:
+    """The same, in a task."""
+    sdk_call()
+
+
+def section_of(name: str, us: dict[str, float]) -> Section:
+    """What a facade costs above the bare function, and against callmeter's own call."""
+    above, own = us["facade"] - us["bare"], us["sdk"]
+    print(f"{name}: a call costs {above:.1f} µs above the bare one, the SDK's own {own:.1f} µs")
+    return Section({f"{name}_us": round(above, 2), f"{name}_over_sdk_ratio": round(above / own, 2)})
 
 
 def sdk_call() -> None:
@@ -90,7 +129,6 @@ def sygra(options: argparse.Namespace) -> Section:
     class Tracked(Plain):
         ask = track_model_request(Plain.ask)
 
-    section = Section()
     plain, tracked = Plain(), Tracked()
     with run(task="bench"):
         tracked.ask("warm up")
@@ -101,10 +139,7 @@ def sygra(options: argparse.Namespace) -> Section:
                 "facade": lambda: tracked.ask("question"),
             }
         )
-    above, own = us["facade"] - us["bare"], us["sdk"]
-    section.figures["sygra_request_us"] = round(above, 2)
-    section.figures["sygra_over_sdk_ratio"] = round(above / own, 2)
-    print(f"sygra: a tracked request costs {above:.1f} µs, the SDK's own call {own:.1f} µs")
+    section = section_of("sygra", us)
 
     # The whole of it: git, prices, events, and the document at the end.
     plain.wait_s = tracked.wait_s = WAIT_S
@@ -146,14 +181,173 @@ def sygra(options: argparse.Namespace) -> Section:
     return section
 
 
-#: Facade → its section. The SyGra facade's metadata go to a temporary directory.
-SECTIONS: dict[str, Callable[[argparse.Namespace], Section]] = {"sygra": sygra}
+# -- Synalinks -----------------------------------------------------------------------------------
+
+
+def synalinks(options: argparse.Namespace) -> Section:  # noqa: ARG001
+    """One call of a language model of the engine's shape; the bare one is not metered."""
+    from callmeter.compat import synalinks as facade
+    from support.synalinks_standins import DataModel, LanguageModel, Reply
+
+    question = DataModel(q=1)
+
+    async def ask() -> None:
+        model.script.append(Reply(440, 920))
+        await model(question)
+
+    model = LanguageModel("openai/gpt-4o-mini", retry=1)
+    bare = abursts({"bare": ask})
+    with facade.instrument(LanguageModel):
+        us = abursts({"facade": ask, "sdk": asdk_call})
+    return section_of("synalinks", bare | us)
+
+
+# -- SynapseKit ----------------------------------------------------------------------------------
+
+
+def synapsekit(options: argparse.Namespace) -> Section:
+    """``generate`` through the tracer and the cost tracker."""
+    from callmeter.compat.synapsekit import CostTracker, TokenTracer
+    from support.synapsekit_standins import StubLLM
+
+    llm = StubLLM(("answer", 440, 920))
+    tracker = CostTracker(llm)
+    tracer = TokenTracer(tracker)
+
+    async def bare() -> None:
+        llm.asked.clear()
+        await llm.generate("question")
+
+    async def facade() -> None:
+        llm.asked.clear()
+        await tracer.generate("question")
+
+    section = section_of("synapsekit", abursts({"bare": bare, "facade": facade, "sdk": asdk_call}))
+    if options.originals:
+        original(section, "synapsekit_original_us", _SYNAPSEKIT)
+    return section
+
+
+# -- Syvain --------------------------------------------------------------------------------------
+
+
+def syvain(options: argparse.Namespace) -> Section:
+    """A metric into a local file."""
+    from callmeter.compat.syvain import JsonlCollector
+
+    experiment = JsonlCollector(path=Path("syvain.jsonl")).experiment("bench")
+    step = iter(range(10**9))
+    with experiment.run():
+        us = bursts(
+            {
+                "bare": lambda: next(step),
+                "sdk": lambda: callmeter.metric("loss", 0.42, step=next(step)),
+                "facade": lambda: experiment.metric("loss", 0.42, step=next(step)),
+            }
+        )
+        experiment.flush_or_raise()
+    section = section_of("syvain_metric", us)
+    if options.originals:
+        original(section, "syvain_original_us", _SYVAIN)
+    return section
+
+
+# -- LangChain -----------------------------------------------------------------------------------
+
+
+def langchain(options: argparse.Namespace) -> Section:  # noqa: ARG001
+    """``invoke`` of a chat model with the callback; the bare one has one that does nothing."""
+    from langchain_core.callbacks import BaseCallbackHandler
+
+    from callmeter.integrations.langchain import CallmeterCallback
+    from support.facades import Ask, ChainModel
+
+    model = ChainModel(ask=Ask("gpt-4o-mini", 440, 920))
+    idle: Any = {"callbacks": [BaseCallbackHandler()]}
+    config: Any = {"callbacks": [CallmeterCallback()]}
+    return section_of(
+        "langchain",
+        bursts(
+            {
+                "bare": lambda: model.invoke("question", config=idle),
+                "sdk": sdk_call,
+                "facade": lambda: model.invoke("question", config=config),
+            }
+        ),
+    )
+
+
+# -- The original packages -----------------------------------------------------------------------
+
+_TIMED = """
+import json, statistics, sys, time
+times = []
+for _ in range(40):
+    begun = time.perf_counter_ns()
+    for i in range(400):
+        call(i)
+    times.append((time.perf_counter_ns() - begun) / 400 / 1000)
+    done()
+print(json.dumps(statistics.median(times)))
+"""
+_SYNAPSEKIT = """
+from synapsekit import CostTracker, TokenTracer
+tracker, tracer = CostTracker(), TokenTracer("gpt-4o-mini")
+def call(i):
+    tracker.record("gpt-4o-mini", 440, 920, 120.0)
+    tracer.record(440, 920, 120.0)
+def done(): pass
+"""
+_SYVAIN = """
+import tempfile
+from syvain_metrics_collector import JsonlCollector
+experiment = JsonlCollector(tempfile.mktemp()).experiment("bench")
+def call(i): experiment.metric("loss", 0.42, step=i)
+def done(): experiment.flush_or_raise()
+"""
+
+
+@cache
+def originals() -> Path:
+    """An environment with the original packages; what ``uv`` raises if it cannot be had."""
+    directory = tempfile.mkdtemp(prefix="originals-")
+    python = Path(directory) / "bin" / "python"
+    _quietly("uv", "venv", "-q", directory)
+    packages = ("synapsekit", "syvain-metrics-collector")
+    _quietly("uv", "pip", "install", "-q", "--python", str(python), *packages)
+    return python
+
+
+def original(section: Section, name: str, program: str) -> None:
+    """Microseconds a call of the original, which meters into its own memory or file."""
+    try:
+        said = _quietly(str(originals()), "-c", program + _TIMED)
+        section.figures[name] = round(float(said.splitlines()[-1]), 2)
+        print(f"  {name}: {section.figures[name]} µs")
+    except (OSError, ValueError, IndexError, subprocess.SubprocessError) as exc:
+        print(f"  {name}: could not be tried: {type(exc).__name__}")
+
+
+def _quietly(*command: str) -> str:
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+    return done.stdout
+
+
+#: Facade → its section. What facades write goes to a temporary directory.
+SECTIONS: dict[str, Callable[[argparse.Namespace], Section]] = {
+    "sygra": sygra,
+    "synalinks": synalinks,
+    "synapsekit": synapsekit,
+    "syvain": syvain,
+    "langchain": langchain,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=sorted(SECTIONS), action="append")
     parser.add_argument("--requests", type=int, default=10_000, help="of 10 ms, for row 118")
+    parser.add_argument("--originals", action="store_true", help="install and measure them too")
     parser.add_argument("--url", default="noop:")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

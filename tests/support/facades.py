@@ -70,7 +70,7 @@ def by_langchain(asks: Sequence[Ask]) -> Told:
     tokens = [0, 0]
     for ask in asks:
         try:
-            answer = _ChainModel(ask=ask).invoke("q", config=config)
+            answer = ChainModel(ask=ask).invoke("q", config=config)
         except DownError:
             continue
         assert answer.usage_metadata is not None
@@ -79,7 +79,9 @@ def by_langchain(asks: Sequence[Ask]) -> Told:
     return Told(None, *tokens)
 
 
-class _ChainModel(BaseChatModel):
+class ChainModel(BaseChatModel):
+    """A chat model that does what it was told to."""
+
     ask: Any
 
     @property

@@ -17,6 +17,7 @@ from callmeter.integrations.langchain_reading import (
     from_cache,
     model_of,
     provider_of,
+    reply_of,
     run_name,
     steers,
     who,
@@ -117,8 +118,9 @@ class CallmeterCallback(BaseCallbackHandler):
         call = self._taken(run_id)
         if call is None:
             return
-        call.record(response)
-        if from_cache(response):
+        reply = reply_of(response)
+        call.record(reply)
+        if from_cache(reply):
             call.usage(0, 0)
             call.cost("0", source="cache")
             call.set(cache_hit=True)

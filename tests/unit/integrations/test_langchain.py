@@ -62,7 +62,11 @@ class OverOpenAI(BaseChatModel):
             "output_tokens": reply.usage.completion_tokens,
             "total_tokens": reply.usage.total_tokens,
         }
-        message = AIMessage(content=reply.choices[0].message.content, usage_metadata=used)
+        message = AIMessage(
+            content=reply.choices[0].message.content,
+            usage_metadata=used,
+            response_metadata={"finish_reason": "stop", "model_name": "gpt-4o-mini-2024-07-18"},
+        )
         return ChatResult(generations=[ChatGeneration(message=message)])
 
 
@@ -191,6 +195,7 @@ def test_without_the_client_s_instrument_langchain_s_own_call_is_billed(kept: Ca
         OverOpenAI(client=client).invoke("q")
     (call,) = kept.calls
     assert (call["model"], call["provider"]) == ("gpt-4o-mini", "openai")
+    assert (call["finish_reason"], call["response_model"]) == ("stop", "gpt-4o-mini-2024-07-18")
     assert call["usage"] == {"input": PROMPT_TOKENS, "output": COMPLETION_TOKENS}
 
 
