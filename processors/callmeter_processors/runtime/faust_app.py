@@ -24,6 +24,7 @@ from callmeter.log.kafka_transaction import FencedError
 from callmeter.log.record import LogRecord
 from callmeter.schema.topics import BY_NAME
 from callmeter_processors.runtime.exact import ExactPartition, Stage
+from callmeter_processors.runtime.pace import Pace
 from callmeter_processors.runtime.stats import RuntimeStats
 from callmeter_processors.step import StepFactory
 
@@ -61,8 +62,8 @@ class ExactWorker:
     ) -> None:
         self._stage = stage
         self._factory = factory
-        self._checkpoint_s = checkpoint_s
         self._checkpoint_records = checkpoint_records
+        self._pace = Pace(gather_s=checkpoint_s, full=checkpoint_records)
         self._stats = stats
         self._clock = clock or SystemClock()
         self._topic_name = BY_NAME[stage.source].full(stage.kafka.prefix)
@@ -102,7 +103,9 @@ class ExactWorker:
 
     async def _follow(self, stream: Any) -> None:
         """The agent: batches from Faust, a transaction for each partition in it, then the acks."""
-        async for batch in stream.noack_take(self._checkpoint_records, within=self._checkpoint_s):
+        pace = self._pace
+        async for batch in stream.noack_take(self._checkpoint_records, within=pace.gather_s):
+            began_s = self._clock.monotonic_s()
             by_partition: dict[int, list[LogRecord]] = {}
             for event in batch:
                 message = event.message
@@ -119,6 +122,10 @@ class ExactWorker:
             await _all(self._deliver(p, records) for p, records in by_partition.items())
             for event in batch:
                 await stream.ack(event)
+            rest_s = pace.rest_s(len(batch), self._clock.monotonic_s() - began_s)
+            self._stats.rest_s = rest_s
+            if rest_s and not self.app.rebalancing:
+                await asyncio.sleep(rest_s)
 
     async def _deliver(self, partition: int, records: list[LogRecord]) -> None:
         """Processes and checkpoints the records, however often the partition has to be opened."""

@@ -18,6 +18,8 @@ from callmeter_processors.step import StepFactory
 logger = logging.getLogger(__name__)
 #: A partition without records is still ticked this often.
 _IDLE_S = 1.0
+#: No checkpoint waits longer than this, however slow the disk.
+_MOST_S = 1.0
 
 
 class LocalRuntime:
@@ -138,7 +140,9 @@ class LocalRuntime:
             self.stats.partitions[partition].end_offset = end
             if fold.next < end:
                 moved = self._feed(fold) or moved
-            due_s = fold.waiting_since_s + self._checkpoint_s - self._clock.monotonic_s()
+            # A disk that is slow to sync is asked less often: a third of the time at most.
+            patience_s = max(self._checkpoint_s, min(2 * self.stats.last_checkpoint_s, _MOST_S))
+            due_s = fold.waiting_since_s + patience_s - self._clock.monotonic_s()
             full = fold.waiting >= self._checkpoint_records
             if fold.tick_due(now_us):
                 fold.measure()

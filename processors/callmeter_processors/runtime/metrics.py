@@ -99,6 +99,11 @@ class WorkerMetrics:
         yield self._histogram(
             "checkpoint_bytes", "Rows and outputs of a checkpoint, uncompressed.", stats.size
         )
+        rest = GaugeMetricFamily(
+            f"{PREFIX}_rest_seconds", "Rest after the newest checkpoint.", labels=["stage"]
+        )
+        rest.add_metric([stage], stats.rest_s)
+        yield rest
         yield from self._partitions()
 
     def _counts(self) -> Iterator[Metric]:

@@ -65,10 +65,10 @@ class RuntimeStats:
     below the position (delivered again), ``healed`` those read from the log because the consumer
     had left them out, ``lost`` offsets that the log no longer holds and ``accept_loss`` let pass.
     ``restarts`` counts partitions whose memory was dropped after a failed or fenced transaction;
-    ``fenced`` and ``failed`` are those transactions. ``counts`` are what steps have counted and
-    what is written: see ``Checkpoint``. ``assigned`` are the partitions that are this runtime's,
-    None before it knows; ``beat_s`` the monotonic time at which it was last seen alive, None before
-    it runs.
+    ``fenced`` and ``failed`` are those transactions, ``rest_s`` the newest rest after one.
+    ``counts`` are what steps have counted and what is written: see ``Checkpoint``. ``assigned`` are
+    the partitions that are this runtime's, None before it knows; ``beat_s`` the monotonic time at
+    which it was last seen alive, None before it runs.
     """
 
     records: int = 0
@@ -86,6 +86,7 @@ class RuntimeStats:
     fenced: int = 0
     failed: int = 0
     rebalances: int = 0
+    rest_s: float = 0.0
     partitions: dict[int, PartitionStats] = field(default_factory=dict)
     counts: Counter[Count] = field(default_factory=Counter)
     #: From a record's log time until its outputs are written; a transaction's time and bytes.

@@ -23,6 +23,8 @@ from callmeter_processors.step import StepFactory
 logger = logging.getLogger(__name__)
 #: How long a worker may be silent before its partitions go to others; brokers allow 6 s and more.
 DEFAULT_SESSION_TIMEOUT_S = 6.0
+#: How long records are gathered for a checkpoint; see ``runtime.pace`` for what comes after it.
+DEFAULT_GATHER_S = 0.1
 _THREADS_S = 5.0
 
 
@@ -34,7 +36,7 @@ def run_worker(
     source: str = "events",
     state: str = "meter-state",
     group: str | None = None,
-    checkpoint_s: float = 0.25,
+    checkpoint_s: float = DEFAULT_GATHER_S,
     checkpoint_records: int = 500,
     session_timeout_s: float = DEFAULT_SESSION_TIMEOUT_S,
     accept_loss: bool = False,
