@@ -100,4 +100,7 @@ def _pairs(
         f"HAVING pairs >= {least} ORDER BY pairs DESC LIMIT {binding.add(limit, 'UInt32')}",
         binding.values,
     )
-    return [Twice(*row[:4], same_trace, *row[4:7]) for row in answer.rows]
+    return [
+        Twice(row[0], row[1], row[2], row[3], same_trace, row[4], row[5], row[6])
+        for row in answer.rows
+    ]
