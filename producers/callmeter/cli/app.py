@@ -20,6 +20,7 @@ COMMANDS = {
     "demo": "demo",
     "replay": "replay",
     "report": "report",
+    "export": "export",
     "top": "top",
     "tail": "tail",
     "trace": "trace",

@@ -11,8 +11,11 @@ from typing import Any, TypeVar
 
 import click
 
+from callmeter.errors import UsageError
+
 F = TypeVar("F", bound=Callable[..., Any])
 
+FILE_FORMATS = ("parquet", "arrow", "csv", "jsonl")
 DEFAULT_DIR = "./.callmeter"
 #: The Monitor hook's default, so that hook works untouched.
 DEFAULT_PORT = 4248
@@ -117,6 +120,41 @@ def formats(command: F) -> F:
     """``--json`` and ``--csv`` of commands that print a table."""
     command = click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")(command)
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def output(command: F) -> F:
+    """``--output`` and ``--format``: a file that the engine writes."""
+    command = click.option(
+        "--format", "file_format", type=click.Choice(FILE_FORMATS), default=None,
+        help="Of the file; else told by its name.",
+    )(command)  # fmt: skip
+    return click.option(
+        "--output", type=click.Path(path_type=Path, dir_okay=False), default=None, metavar="FILE",
+        help="Write this file: .parquet, .arrow, .csv or .jsonl.",
+    )(command)  # fmt: skip
+
+
+def output_format(path: Path | None, given: str | None) -> str | None:
+    """The format of a file that is to be written, None without one; ``UsageError`` if unclear."""
+    if path is None:
+        if given is not None:
+            raise UsageError("--format is of a file: give --output FILE")
+        return None
+    said = given or path.suffix.removeprefix(".")
+    if said not in FILE_FORMATS:
+        raise UsageError(f"which format is {path.name}? give --format {'|'.join(FILE_FORMATS)}")
+    return said
+
+
+def filters(where: tuple[str, ...]) -> dict[str, list[str]]:
+    """``--where DIM=VALUE`` as filters: values of one dimension are alternatives."""
+    found: dict[str, list[str]] = {}
+    for condition in where:
+        name, equals, value = condition.partition("=")
+        if not equals:
+            raise UsageError(f"--where takes DIM=VALUE, not {condition!r}")
+        found.setdefault(name.strip(), []).append(value)
+    return found
 
 
 def project(command: F) -> F:

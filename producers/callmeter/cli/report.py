@@ -18,6 +18,7 @@ from callmeter.errors import UsageError
     "minute hour day user session program name error_type tag:KEY ….",
 )  # fmt: skip
 @options.period
+@options.output
 @click.option("--top", type=click.IntRange(1), default=None, help="Only the N costliest groups.")
 @click.option("--order", default=None, metavar="[-]NAME", help="Order by a measure or dimension.")
 @click.option(
@@ -32,6 +33,8 @@ def command(
     by: str,
     since: datetime | None,
     until: datetime | None,
+    file_format: str | None,
+    output: Path | None,
     top: int | None,
     order: str | None,
     where: tuple[str, ...],
@@ -45,25 +48,36 @@ def command(
     r"""Print calls, tokens, cost and latency by any dimensions.
 
     Unknown stays unknown: an empty field is not 0, and calls without a known price are counted
-    under `unpriced`, not summed.
+    under `unpriced`, not summed. With --output the rows go into a file that ClickHouse writes.
 
     \b
     Examples: callmeter report --by hour,model --since 1d
               callmeter report --by user --where model=gpt-4o-mini --top 10 --json
+              callmeter report --by day,model --output days.parquet
     """
     if as_json and as_csv:
         raise UsageError("give --json or --csv, not both")
+    chosen = options.output_format(output, file_format)
+    if chosen and (as_json or as_csv):
+        raise UsageError("--json and --csv print: with --output give --format")
     from callmeter_sinks import report as render
     from callmeter_sinks.queries import Queries
 
     dims = [name.strip() for name in by.split(",") if name.strip()]
     with target.reading(directory, store_url) as store:
-        answer = Queries(store).report(
+        ask = Queries(store)
+        if output is not None and chosen is not None:
+            ask.export_report(
+                output, chosen, dims, since=since, until=until, project=project,
+                filters=options.filters(where), top=top, order=order,
+            )  # fmt: skip
+            return
+        answer = ask.report(
             dims,
             since=since,
             until=until,
             project=project,
-            filters=_filters(where),
+            filters=options.filters(where),
             top=top,
             order=order,
         )
@@ -75,13 +89,3 @@ def command(
         from callmeter.cli.console import console
 
         console().print(render.as_table(answer))
-
-
-def _filters(where: tuple[str, ...]) -> dict[str, list[str]]:
-    filters: dict[str, list[str]] = {}
-    for condition in where:
-        name, equals, value = condition.partition("=")
-        if not equals:
-            raise UsageError(f"--where takes DIM=VALUE, not {condition!r}")
-        filters.setdefault(name.strip(), []).append(value)
-    return filters

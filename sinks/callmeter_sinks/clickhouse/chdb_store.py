@@ -124,6 +124,22 @@ class ChdbStore:
             )
             return bytes(answer)
 
+    def query_file(
+        self,
+        sql: str,
+        fmt: str,
+        path: Path,
+        params: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        # The engine writes the file itself: its client would hold Parquet and Arrow whole.
+        name = str(path.absolute()).replace("\\", "\\\\").replace("'", "\\'")
+        into = f"{sql} INTO OUTFILE '{name}' FORMAT {binding.format_name(fmt)}"
+        bound = binding.checked(sql, params)
+        engine = self._engine()
+        with self._lock, refused(self.name):
+            engine.raw_query(into, parameters=bound, settings=dict(settings or {}))
+
     def insert_block(
         self,
         table: str,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from callmeter.errors import MissingExtraError
+from callmeter.errors import MissingExtraError, UnreachableError
 from callmeter_sinks.clickhouse import params as binding
 from callmeter_sinks.clickhouse.http_url import HttpUrl
 from callmeter_sinks.clickhouse.refusals import refused
@@ -13,6 +15,9 @@ from callmeter_sinks.clickhouse.store import INSERT_SETTINGS, PermanentStoreErro
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
+
+
+_CHUNK_BYTES = 2**20
 
 
 class HttpStore:
@@ -105,6 +110,30 @@ class HttpStore:
                 sql, parameters=bound, settings=dict(settings or {}), fmt=binding.format_name(fmt)
             )
             return bytes(answer)
+
+    def query_file(
+        self,
+        sql: str,
+        fmt: str,
+        path: Path,
+        params: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        bound = binding.checked(sql, params)
+        from urllib3.exceptions import HTTPError
+
+        with path.open("wb") as out:
+            with refused(self.name):
+                answer = self._engine().raw_stream(
+                    sql, parameters=bound, settings=dict(settings or {}),
+                    fmt=binding.format_name(fmt),
+                )  # fmt: skip
+            try:
+                shutil.copyfileobj(answer, out, _CHUNK_BYTES)
+            except HTTPError as exc:  # the server broke off: what it said then is in the answer
+                raise UnreachableError(f"{self.name} broke off its answer: {exc}") from exc
+            finally:
+                answer.close()
 
     def insert_block(
         self,

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from callmeter.errors import CallmeterError, ConfigError, UnreachableError
@@ -135,6 +136,20 @@ class Store(Protocol):
         settings: Mapping[str, Any] | None = None,
     ) -> bytes:
         """Run one SELECT and return the engine's own encoding of its rows (Arrow, Parquet, …)."""
+        ...
+
+    def query_file(
+        self,
+        sql: str,
+        fmt: str,
+        path: Path,
+        params: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Run one SELECT and let the engine's encoding of its rows stream into a new file.
+
+        ``OSError`` if it cannot be written; after any error the file may be there in part.
+        """
         ...
 
     def insert_block(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 
 from callmeter_sinks import audit as audit_log
 from callmeter_sinks import program_metrics as programs
 from callmeter_sinks.clickhouse.store import Store
 from callmeter_sinks.queries import alerts as said
-from callmeter_sinks.queries import books, flight
+from callmeter_sinks.queries import books, export, flight
 from callmeter_sinks.queries import budgets as limits
 from callmeter_sinks.queries import calls as single
 from callmeter_sinks.queries import experiments as runs
@@ -57,6 +58,40 @@ class Queries:
         """
         asked = Question.of(by, since=since, until=until, project=project, filters=filters)
         return sums.report(self.store, asked, top=top, order=order)
+
+    def export_report(
+        self,
+        path: Path,
+        fmt: str,
+        by: Sequence[str] = ("model",),
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        project: str | None = None,
+        filters: Filters | None = None,
+        top: int | None = None,
+        order: str | None = None,
+    ) -> None:
+        """The rows of ``report`` as a file: ``parquet``, ``arrow``, ``csv`` or ``jsonl``.
+
+        The engine writes it; it appears under its name when it is whole.
+        """
+        asked = Question.of(by, since=since, until=until, project=project, filters=filters)
+        export.write_report(self.store, path, fmt, asked, top=top, order=order)
+
+    def export_calls(
+        self,
+        path: Path,
+        fmt: str,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        project: str | None = None,
+        filters: Filters | None = None,
+    ) -> None:
+        """Every finished operation of a period as a file, in no order."""
+        asked = export.calls_sql(since=since, until=until, project=project, filters=filters)
+        export.write_calls(self.store, path, fmt, *asked)
 
     def usage(
         self,

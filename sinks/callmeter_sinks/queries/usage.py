@@ -94,11 +94,9 @@ def report(store: Store, asked: Question, *, top: int | None, order: str | None)
     if top is not None and top < 1:
         raise UsageError("top is a number of rows, at least 1")
     binding = Binding()
-    sums = ", ".join(f"sum({name}) AS s_{name}" for name in SUMS)
     joined = ", ".join(f"sum(s_{name}) AS {name}_" for name in SUMS)
-    groups = _select(asked.dims, sums, asked.sums_sql(binding), binding)
-    statement = _with_totals(asked.dims, joined, groups)
-    statement += f" ORDER BY whole DESC{_order(order, asked.dims)}"
+    statement = _with_totals(asked.dims, joined, groups_sql(asked, binding))
+    statement += f" ORDER BY whole DESC, {order_sql(order, asked.dims)}"
     if top is not None:
         statement += f" LIMIT {binding.add(top + 1, 'UInt32')}"
     latencies = _latencies(store, asked)
@@ -115,15 +113,32 @@ def report(store: Store, asked: Question, *, top: int | None, order: str | None)
     return Report(by, rows, totals, asked.period.since, asked.period.until)
 
 
+def groups_sql(asked: Question, binding: Binding) -> str:
+    """The groups ``k0``, ``k1``, … and their sums: ``s_calls``, ``s_attempts`` and so on."""
+    sums = ", ".join(f"sum({name}) AS s_{name}" for name in SUMS)
+    return _select(asked.dims, sums, asked.sums_sql(binding), binding)
+
+
+def latencies_sql(asked: Question, binding: Binding) -> str:
+    """The groups with ``q``, buckets of quantiles (microseconds if raw), and a number of values."""
+    levels, function, arguments, number = _quantiles(asked)
+    measures = f"{function}({levels})({arguments}) AS q, {number} AS n"
+    return _select(asked.dims, measures, asked.durations_sql(binding), binding)
+
+
+def _quantiles(asked: Question) -> tuple[str, str, str, str]:
+    """Levels, function, arguments, and how values are counted."""
+    levels = ", ".join(map(str, QUANTILES))
+    if asked.raw:
+        return levels, "quantilesExactWeighted", "latency_us, 1", "count()"
+    arguments = "mapKeys(latency), mapValues(latency)"
+    return levels, "quantilesExactWeightedArray", arguments, "sum(length(latency))"
+
+
 def _latencies(store: Store, asked: Question) -> dict[tuple[Any, ...], Sequence[float]]:
     """Quantiles in microseconds by group; a group without a duration is absent."""
     binding = Binding()
-    levels = ", ".join(map(str, QUANTILES))
-    if asked.raw:
-        function, arguments, number = "quantilesExactWeighted", "latency_us, 1", "count()"
-    else:
-        function, number = "quantilesExactWeightedArray", "sum(length(latency))"
-        arguments = "mapKeys(latency), mapValues(latency)"
+    levels, function, arguments, number = _quantiles(asked)
     measures = f"{function}State({levels})({arguments}) AS state, {number} AS number"
     groups = _select(asked.dims, measures, asked.durations_sql(binding), binding)
     joined = f"{function}Merge({levels})(state) AS q, sum(number) AS n"
@@ -190,19 +205,19 @@ def _names(dims: Sequence[Dimension]) -> list[str]:
     return [f"k{place}" for place in range(len(dims))]
 
 
-def _order(order: str | None, dims: Sequence[Dimension]) -> str:
+def order_sql(order: str | None, dims: Sequence[Dimension]) -> str:
     """By windows ascending if there are any, else by cost and calls descending, unless told."""
     ties = "".join(f", k{place}" for place in range(len(dims)))
     if order is None:
         windows = [f"k{place}" for place, dim in enumerate(dims) if dim.kind == "window"]
-        return f", {', '.join((*windows, 'cost_ DESC', 'calls_ DESC'))}{ties}"
+        return f"{', '.join((*windows, 'cost_ DESC', 'calls_ DESC'))}{ties}"
     name, descending = (order[1:], True) if order.startswith("-") else (order, False)
     columns = {dim.name: f"k{place}" for place, dim in enumerate(dims)}
     columns |= {"cost_usd": "cost_", "unpriced_calls": "unpriced_"}
     columns |= {n: f"{n}_" for n in MEASURES if n in SUMS}
     if name not in columns:
         raise UsageError(f"cannot order by {name[:60]!r}: there are {', '.join(columns)}")
-    return f", {columns[name]}{' DESC' if descending else ''}{ties}"
+    return f"{columns[name]}{' DESC' if descending else ''}{ties}"
 
 
 def _key(dims: Sequence[Dimension], values: Sequence[Any]) -> dict[str, str | datetime]:
