@@ -18,7 +18,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
@@ -27,6 +27,7 @@ from callmeter.schema.topics import BY_NAME, EMBEDDED_PARTITIONS
 
 if TYPE_CHECKING:
     from callmeter.collector.config import CollectorConfig
+    from callmeter.collector.context import RouteInstaller
     from callmeter.collector.keys import KeyRing
     from callmeter.log.sqlite_log import SqliteLog
     from callmeter_sinks.clickhouse.store import Store
@@ -186,7 +187,6 @@ class Embedded:
         from callmeter.collector.keys import KeyRing
         from callmeter.collector.thread import CollectorThread
         from callmeter.log.sqlite_appender import SqliteAppender
-        from callmeter_sinks.dashboard import dashboard_routes, ends_of
         from callmeter_sinks.queries import Queries
 
         settings = self._settings
@@ -199,7 +199,7 @@ class Embedded:
         routes = [
             budget_routes(SqliteBudgets(self._log)),
             *experiment_routes(Queries(self.store)),
-            dashboard_routes(self.store, access=reading_access(keys), ends=ends_of(self._log)),
+            _dashboard(self.store, keys, self._log),
         ]
         collector = CollectorThread(SqliteAppender(self._log), config, extra_routes=routes)
         self._stack.callback(collector.stop)
@@ -218,6 +218,20 @@ class Embedded:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+def _dashboard(store: Store, keys: KeyRing, log: SqliteLog) -> RouteInstaller:
+    """The dashboard among the collector's routes; its streams end when the collector drains."""
+    from callmeter.collector.context import CONTEXT
+    from callmeter_sinks.dashboard import dashboard_routes, end_streams, ends_of
+
+    add = dashboard_routes(store, access=reading_access(keys), ends=ends_of(log))
+
+    def install(app: Any) -> None:
+        add(app)
+        app[CONTEXT].on_drain.append(lambda: end_streams(app))
+
+    return install
 
 
 def reading_access(keys: KeyRing) -> Access:

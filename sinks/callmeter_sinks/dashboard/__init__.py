@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from callmeter_sinks.dashboard.access import OPEN, Access, Reader
-from callmeter_sinks.dashboard.app import dashboard_app, dashboard_routes
+from callmeter_sinks.dashboard.app import dashboard_app, dashboard_routes, end_streams
 from callmeter_sinks.dashboard.lag import ends_of
 from callmeter_sinks.dashboard.server import serve
 
@@ -13,6 +13,7 @@ __all__ = [
     "Reader",
     "dashboard_app",
     "dashboard_routes",
+    "end_streams",
     "ends_of",
     "serve",
 ]

@@ -32,6 +32,9 @@ from callmeter_sinks.dashboard.view import View
 
 logger = logging.getLogger("callmeter.dashboard")
 
+#: Streams and pages that look at nearly the same time share one look at the store.
+_LOOK_S = 0.1
+
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 #: Path to page. A panel is a part of a page that reads single calls: it comes after the page.
@@ -66,14 +69,20 @@ def dashboard_routes(
 
     def install(app: web.Application) -> None:
         reading = Reading(store, keep_s=keep_s)
+        newest = ""
 
-        async def look() -> object:
-            return await reading.ask("look", lambda queries: _look(queries.store))
+        async def look() -> str:
+            nonlocal newest
+            seen = await reading.ask("look", lambda queries: _look(queries.store), keep_s=_LOOK_S)
+            if seen != newest:
+                newest = seen
+                reading.forget()
+            return seen
 
         changes = Changes(look)
         verifying = Verifying(reading, now, changes.changed)
         sessions = Sessions(access)
-        app[DASHBOARD] = Dashboard(reading, sessions, changes, verifying, ends, now)
+        app[DASHBOARD] = Dashboard(reading, sessions, changes, verifying, ends, now, look)
 
         async def run(_app: web.Application) -> AsyncIterator[None]:
             yield
@@ -81,11 +90,11 @@ def dashboard_routes(
             await changes.close()
             reading.close()
 
-        async def end_streams(_app: web.Application) -> None:
-            changes.end()
+        async def shut_down(_app: web.Application) -> None:
+            end_streams(_app)
 
         app.cleanup_ctx.append(run)
-        app.on_shutdown.append(end_streams)
+        app.on_shutdown.append(shut_down)
         for path, make in PAGES.items():
             app.router.add_get(path, _page(make))
         app.router.add_get("/stream", _guarded(_stream))
@@ -97,6 +106,11 @@ def dashboard_routes(
     return install
 
 
+def end_streams(app: web.Application) -> None:
+    """End the live pages' streams: the server is about to stop and waits for what is in hand."""
+    app[DASHBOARD].changes.end()
+
+
 def dashboard_app(store: Store, *, access: Access = OPEN, keep_s: float = 1.0) -> web.Application:
     """The dashboard as an application of its own."""
     app = web.Application(client_max_size=2**16)
@@ -104,12 +118,13 @@ def dashboard_app(store: Store, *, access: Access = OPEN, keep_s: float = 1.0) -
     return app
 
 
-def _look(store: Store) -> tuple[object, ...]:
+def _look(store: Store) -> str:
     """Row counts of what pages show: the engine knows them without reading a row."""
     tables = ("calls", "calls_open", "costs", "metrics", "annotations", "experiments",
               "dead_letters", "envelopes", "alerts", "budgets", "budget_status")  # fmt: skip
     counts = ", ".join(f"(SELECT count() FROM {table})" for table in tables)  # noqa: S608
-    return tuple(store.query(f"SELECT {counts}").rows[0])  # only names that stand above
+    # Only names that stand above are put into the statement.
+    return "-".join(map(str, store.query(f"SELECT {counts}").rows[0]))
 
 
 def _page(make: PageMaker) -> _Handler:
@@ -118,6 +133,8 @@ def _page(make: PageMaker) -> _Handler:
         now = dashboard.now()
         try:
             view = View.of(request.query, reader, now)
+            # First, so that what comes in while the page is made is newer than what it has seen.
+            seen = await dashboard.look()
             made = await make(Asked(dashboard, request, reader, view, now))
         except UsageError as exc:
             return _problem(request, 400, "That cannot be shown", str(exc))
@@ -129,6 +146,7 @@ def _page(make: PageMaker) -> _Handler:
             return _problem(request, 502, "The store refused the question", str(exc))
         if isinstance(made, Page):
             common = await _common(dashboard, request, reader, view)
+            common["seen"] = seen
             return rendering.html(made.template, {**common, **made.context}, made.status)
         return made
 

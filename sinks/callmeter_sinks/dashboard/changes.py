@@ -18,7 +18,7 @@ from callmeter.errors import CallmeterError
 logger = logging.getLogger("callmeter.dashboard")
 
 MOST_STREAMS = 100
-POLL_S = 0.5
+POLL_S = 0.25
 ALIVE_S = 10.0
 _AWAY_S = 3.0
 #: What a browser waits before it comes again.
@@ -28,13 +28,13 @@ _RETRY_MS = 2000
 class Changes:
     """Looks at the store while somebody listens, and wakes the listeners when it has changed.
 
-    ``look`` gives a value that differs once something has come in.
+    ``look`` gives a text that differs once something has come in. A page says with which one it was
+    made, so what comes between the page and its stream is not missed.
     """
 
-    def __init__(self, look: Callable[[], Awaitable[object]]) -> None:
+    def __init__(self, look: Callable[[], Awaitable[str]]) -> None:
         self._look = look
-        self._seen: object = None
-        self._listening: set[asyncio.Event] = set()
+        self._listening: set[_Listener] = set()
         self._task: asyncio.Task[None] | None = None
         self._ending = asyncio.Event()
 
@@ -51,23 +51,23 @@ class Changes:
                 "X-Accel-Buffering": "no",
             }
         )
-        changed = asyncio.Event()
-        self._join(changed)
+        listener = _Listener(request.query.get("seen", ""))
+        self._join(listener)
         try:
             await response.prepare(request)
             await response.write(f"retry: {_RETRY_MS}\nevent: open\ndata:\n\n".encode())
             while not self._ending.is_set():
-                await response.write(await self._next(changed))
+                await response.write(await self._next(listener))
         except ConnectionError:
             return response  # the reader has gone: that is how streams end
         finally:
-            self._leave(changed)
+            self._leave(listener)
         return response
 
     def changed(self) -> None:
         """Wake every listener: something has changed that ``look`` does not see."""
         for each in self._listening:
-            each.set()
+            each.changed.set()
 
     def end(self) -> None:
         """End every stream: the server stops."""
@@ -82,31 +82,40 @@ class Changes:
             self._task = None
 
     @staticmethod
-    async def _next(changed: asyncio.Event) -> bytes:
+    async def _next(listener: _Listener) -> bytes:
         with contextlib.suppress(TimeoutError):  # nothing new: the stream says that it lives
             async with asyncio.timeout(ALIVE_S):
-                await changed.wait()
-        said = b"event: changed\ndata:\n\n" if changed.is_set() else b": alive\n\n"
-        changed.clear()
+                await listener.changed.wait()
+        said = b"event: changed\ndata:\n\n" if listener.changed.is_set() else b": alive\n\n"
+        listener.changed.clear()
         return said
 
-    def _join(self, changed: asyncio.Event) -> None:
-        self._listening.add(changed)
+    def _join(self, listener: _Listener) -> None:
+        self._listening.add(listener)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
 
-    def _leave(self, changed: asyncio.Event) -> None:
-        self._listening.discard(changed)
+    def _leave(self, listener: _Listener) -> None:
+        self._listening.discard(listener)
 
     async def _run(self) -> None:
         while self._listening:
             try:
-                seen = await self._look()
+                now = await self._look()
             except CallmeterError as exc:
                 logger.warning("live pages wait for the store: %s", exc)
                 await asyncio.sleep(_AWAY_S)
                 continue
-            if seen != self._seen:
-                self._seen = seen
-                self.changed()
+            for each in self._listening:
+                if each.seen != now:
+                    each.seen = now
+                    each.changed.set()
             await asyncio.sleep(POLL_S)
+
+
+class _Listener:
+    """One stream: what its page has seen, and whether there is something newer to tell of."""
+
+    def __init__(self, seen: str) -> None:
+        self.seen = seen
+        self.changed = asyncio.Event()

@@ -31,6 +31,7 @@ class Dashboard:
     verifying: Verifying
     ends: EndsOf | None
     now: Callable[[], datetime]
+    look: Callable[[], Awaitable[str]]
 
 
 DASHBOARD: web.AppKey[Dashboard] = web.AppKey("callmeter_dashboard", Dashboard)

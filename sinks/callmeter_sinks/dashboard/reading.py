@@ -31,11 +31,14 @@ class Reading:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="callmeter-dashboard")
         self._asked: OrderedDict[Hashable, tuple[float, asyncio.Future[Any]]] = OrderedDict()
 
-    async def ask(self, key: Hashable, question: Callable[[Queries], T]) -> T:
+    async def ask(
+        self, key: Hashable, question: Callable[[Queries], T], *, keep_s: float | None = None
+    ) -> T:
         """The answer, of now or of at most ``keep_s`` ago. Raises what the question raises."""
         now = time.monotonic()
+        kept_s = self._keep_s if keep_s is None else min(keep_s, self._keep_s)
         held = self._asked.get(key)
-        if held is not None and (not held[1].done() or now - held[0] < self._keep_s):
+        if held is not None and (not held[1].done() or now - held[0] < kept_s):
             answer: T = await asyncio.shield(held[1])
             return answer
         loop = asyncio.get_running_loop()
@@ -47,6 +50,10 @@ class Reading:
         while len(self._asked) > _MOST_KEPT:
             self._asked.popitem(last=False)
         return await asyncio.shield(future)
+
+    def forget(self) -> None:
+        """Give no answer again that was asked for until now: the store has changed since."""
+        self._asked.clear()
 
     def close(self) -> None:
         """No more questions; those in hand are waited for, since the store closes next."""

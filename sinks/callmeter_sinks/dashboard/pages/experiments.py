@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from urllib.parse import quote, unquote
 
 import orjson
 
@@ -62,7 +63,8 @@ async def page(asked: Asked) -> Page:
         "rows": rows[:LISTED],
         "more": len(rows) > LISTED,
         "choice": choice,
-        "chosen": {_name(run) for run in choice.runs},
+        "chosen": choice.runs,
+        "value_of": value_of,
         "most_runs": MOST_RUNS,
     }
     return Page("experiments.html", {**context, **await _chosen(asked, choice)})
@@ -223,6 +225,7 @@ def _choice(asked: Asked) -> Choice:
     runs = []
     for text in dict.fromkeys(clean["run"]):
         project, slash, slug = text.partition("/")
+        project = unquote(project)
         mine = asked.reader.covers(project) and asked.view.project in (None, project)
         if slash and slug and mine:
             runs.append((project, slug))
@@ -235,6 +238,11 @@ def _choice(asked: Asked) -> Choice:
         split=next(iter(clean["split"]), ""),
         x=x,
     )
+
+
+def value_of(project: str, slug: str) -> str:
+    """A run in an address: its project without any ``/``, and its slug, which may be a path."""
+    return f"{quote(project, safe='')}/{slug}"
 
 
 def _name(run: Run) -> str:

@@ -30,6 +30,7 @@ function remember(root) {
 }
 
 function takeOver(page) {
+  state.box.dataset.seen = page.getElementById("live").dataset.seen;
   const now = parts(document);
   const then = parts(page);
   const same = now.length === then.length && now.every((part, place) => part.id === then[place].id);
@@ -96,7 +97,8 @@ function soon() {
 
 function open() {
   if (stream !== null || paused || document.hidden) return;
-  stream = new EventSource(state.box.dataset.stream);
+  const seen = encodeURIComponent(state.box.dataset.seen);
+  stream = new EventSource(`${state.box.dataset.stream}?seen=${seen}`);
   stream.addEventListener("open", () => {
     wait = 2000;
     say("Live", "on");
