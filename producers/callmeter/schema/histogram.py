@@ -10,7 +10,7 @@ harmonic midpoint is off by at most 1.083 %.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import log2
+from math import ceil, log2
 
 SCALE = 5
 PER_DOUBLING = 1 << SCALE
@@ -55,16 +55,16 @@ def quantile_us(histogram: Mapping[int, int], q: float) -> float | None:
     """The q-quantile (0..1) of a bucket-to-count map in microseconds; None if it is empty.
 
     The rank is the nearest-rank one of ClickHouse's ``quantileExactWeighted``: the first bucket
-    whose cumulative count exceeds ``q * total``, or the last bucket.
+    whose cumulative count reaches ``ceil(q * total)``.
     """
     total = sum(histogram.values())
     if total <= 0:
         return None
-    threshold = q * total
+    rank = ceil(total * q)
     seen = 0
     index = 0
     for index in sorted(histogram):
         seen += histogram[index]
-        if seen > threshold or (seen == total and q >= 1):
+        if seen >= rank:
             break
     return midpoint_us(index)

@@ -61,3 +61,8 @@ def test_quantiles_are_within_the_stated_error(q):
 
 def test_an_empty_histogram_has_no_quantile():
     assert quantile_us({}, 0.5) is None
+
+
+@pytest.mark.parametrize(("q", "index"), [(0.0, 0), (0.5, 0), (0.51, 320), (1.0, 320)])
+def test_the_rank_is_clickhouse_s_where_it_falls_between_two(q, index):
+    assert quantile_us({0: 13, 320: 13}, q) == midpoint_us(index)
