@@ -1,0 +1,238 @@
+"""Money in is money out, over everything at once: workers, sink and notify on a real Kafka.
+
+Live traffic with duplicates, reordering, late events and gaps; SIGKILL of any process and of the
+broker, SIGSTOP of workers for longer than their session. Afterwards everything is compared with
+what was sent: ClickHouse by raw rows and by rollups, the ids of all alerts, what a webhook got, and
+where every budget stands. ``--chaos long`` (``make chaos``) injects 100 faults, otherwise 8.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import orjson
+import pytest
+
+from callmeter.log.kafka_admin import apply_topics
+from callmeter.log.kafka_server import KafkaServer
+from callmeter.log.kafka_settings import KafkaSettings
+from callmeter.log.kafka_state import publish
+from callmeter.schema.budgets import encode_budget
+from callmeter.schema.status import BudgetStatus, decode_status
+from callmeter_sinks.clickhouse.store import open_store
+from support.alert_receiver import AlertReceiver, Answer, Received
+from support.chaos import ChaosRun
+from support.cli import environment
+from support.pipeline_alerts import Expected, budgets, expect_budgets
+from support.pipeline_events import counted
+from support.pipeline_fleet import Fleet
+from support.pipeline_log import Listener, committed, once
+from support.pipeline_traffic import Traffic, now_us
+from support.stored import expected as stored_as
+from support.stored import stored
+
+pytestmark = [pytest.mark.kafka, pytest.mark.chaos, pytest.mark.slow]
+
+PARTITIONS = 6
+#: Beyond the session time-out of workers, 6 s.
+PAUSE_S = (7.0, 10.0)
+KINDS = ("kill meter", "pause worker", "kill notify", "kill broker", "kill watch", "kill sink")
+INJECTED = ("duplicates", "reordered", "late events", "gaps")
+NOTIFY = """
+[retry]
+attempts = 100000
+base_s = 0.1
+cap_s = 1.0
+[[target]]
+name = "stub"
+type = "webhook"
+url = "%s"
+"""
+
+
+class Moody:
+    """Answers well, badly or not at all, by a turn of its own."""
+
+    def __init__(self) -> None:
+        self._turn = 0
+
+    def __call__(self, _request: Received) -> Answer:
+        self._turn += 1
+        if self._turn % 7 == 0:
+            return Answer(503, {"Retry-After": "1"})
+        if self._turn % 11 == 0:
+            return Answer(500)
+        return Answer(hang_up=self._turn % 13 == 0)
+
+
+def commands(url: str, home: Path, gap_s: int | None, watches: int) -> dict[str, list[str]]:
+    """Three meters, watches, a sink and a notifier."""
+    kafka = ["--kafka", url]
+    meter = ["callmeter", "worker", *kafka]
+    if gap_s is not None:
+        meter = ["support.chaos_worker", url, str(gap_s)]
+    notify = ["--config", str(home / "notify.toml"), "--state", str(home / "notify")]
+    return {
+        **{f"meter-{n}": meter for n in range(3)},
+        **{f"watch-{n}": ["callmeter", "worker", *kafka, "--watch"] for n in range(watches)},
+        "sink": ["callmeter", "sink", *kafka, "--store", f"chdb:{home / 'store'}"],
+        "notify": ["callmeter", "notify", *kafka, *notify],
+    }
+
+
+@pytest.mark.timeout(2400)
+def test_faults_change_nothing(
+    own_kafka: Callable[..., KafkaServer],
+    topic_prefix: str,
+    tmp_path: Path,
+    chaos: ChaosRun,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    chaos.expect(*KINDS, *INJECTED)
+    began_s = time.monotonic()
+    broker = own_kafka()
+    url = f"{broker.url}?prefix={topic_prefix}"
+    settings = KafkaSettings.from_url(url, {})
+    log_id = asyncio.run(apply_topics(settings, partitions=PARTITIONS)).log_id
+    definitions = budgets(now_us())
+    rows = {name.encode(): encode_budget(budget) for name, budget in definitions.items()}
+    asyncio.run(publish(settings, "budgets", dict(rows)))
+    fleet_commands = commands(
+        url, tmp_path, chaos.pick(short=4, long=0) or None, chaos.pick(short=1, long=2)
+    )
+    with (
+        AlertReceiver(Moody()) as receiver,
+        Listener(broker.bootstrap, topic_prefix, PARTITIONS) as heard,
+    ):
+        (tmp_path / "notify.toml").write_text(NOTIFY % receiver.url)
+        traffic = Traffic(
+            settings, PARTITIONS, log_id, chaos.seed, heard.ids.__contains__, silent=chaos.long
+        )
+        with Fleet(fleet_commands, tmp_path) as fleet:
+            traffic.start()
+            fleet.until(heard.moved(0), "nothing is metered")
+            inject(chaos, fleet, broker, heard)
+            fleet.supervise(wake_all=True)
+            traffic.finish(fleet.supervise)
+            sent_s = time.monotonic()
+            wanted = traffic.expected
+            expect_budgets(wanted, traffic.sent, definitions, now_us())
+            fleet.until(
+                lambda: wanted.certain.keys() <= heard.ids.keys(),
+                f"alerts are missing: {missing(wanted, set(heard.ids))}",
+            )
+            fleet.until(
+                partial(stands, broker.bootstrap, topic_prefix, wanted),
+                "the budgets' status is not what was spent",
+            )
+            fleet.until(
+                lambda: wanted.certain.keys() <= receiver.taken.keys(), "alerts are not delivered"
+            )
+            for name in [n for n in fleet_commands if n != "sink"]:
+                fleet.stop(name)
+            # Nobody writes any more: the rest is the sink's.
+            metered = committed(broker.bootstrap, f"{topic_prefix}.metered", PARTITIONS)
+            fleet.stop("sink")
+            drain(fleet, fleet_commands["sink"])
+        events = committed(broker.bootstrap, f"{topic_prefix}.events", PARTITIONS)
+        alerts = committed(broker.bootstrap, f"{topic_prefix}.alerts", PARTITIONS)
+    for kind, times in traffic.injected.items():
+        chaos.count(kind, times)
+
+    truth = counted(traffic.sent, len(events), len({event.value for event in events}))
+    store = open_store(f"chdb:{tmp_path / 'store'}")
+    try:
+        found = stored(store)
+    finally:
+        store.close()
+    wish = stored_as(truth)
+    differences = {key: (found[key], wish[key]) for key in wish if found[key] != wish[key]}
+    ids = Counter(alert_id(alert.value) for alert in alerts)
+    extra = ids.keys() - wanted.certain.keys() - wanted.possible
+    with capsys.disabled():
+        print(
+            f"\nseed {chaos.seed}: {sum(chaos.injected[kind] for kind in KINDS)} faults, "
+            f"{len(events):,} envelopes ({truth.counts['duplicates']:,} twice, "
+            f"{traffic.resent} sent again after a fault), {truth.counts['events']:,} events, "
+            f"{truth.cost_pico} pico-USD, {len(ids)} alerts of {len(wanted.certain)} expected, "
+            f"{sum(receiver.tried.values())} attempts to deliver, "
+            f"{fleet.ended_themselves} processes ended themselves, {len(differences)} differences; "
+            f"{time.monotonic() - began_s:.0f} s, {time.monotonic() - sent_s:.0f} s of them after "
+            f"the traffic\n{dict(chaos.injected)}"
+        )
+    assert not differences
+    once(metered)
+    assert len({(r.partition, r.offset) for r in metered}) == len(metered)
+    assert not missing(wanted, set(ids))
+    assert not extra, [alert.value for alert in alerts if alert_id(alert.value) in extra]
+    assert max(ids.values()) == 1, "an alert is twice in the log"
+    assert receiver.tried.keys() == ids.keys(), "the webhook got something else than the log has"
+    assert receiver.taken.keys() == ids.keys(), "the webhook has not taken each"
+
+
+def inject(chaos: ChaosRun, fleet: Fleet, broker: KafkaServer, heard: Listener) -> None:
+    """The faults, one after another; after each somebody gets on before the next."""
+    plan = ["pause worker", *KINDS, "kill notify"]
+    more = chaos.pick(short=0, long=92)
+    weights = (6, 2, 3, 1, 3, 3)
+    plan += chaos.random.choices(KINDS, weights, k=more)
+    if more:
+        chaos.random.shuffle(plan)
+    for kind in plan:
+        before = heard.metered
+        if kind == "kill broker":
+            broker.kill()
+            time.sleep(chaos.random.uniform(0.5, 3))
+            broker.start()
+        elif kind == "pause worker":
+            name = chaos.random.choice(fleet.names("meter") + fleet.names("watch"))
+            fleet.pause(name, chaos.random.uniform(*PAUSE_S))
+        else:
+            target = kind.removeprefix("kill ")
+            names = fleet.names(target)
+            fleet.until(partial(fleet.names, target), f"no {target} is awake")
+            fleet.kill(chaos.random.choice(names or fleet.names(target)))
+        chaos.count(kind)
+        fleet.until(heard.moved(before), f"nothing is metered after {kind}")
+        quiet_s = time.monotonic() + chaos.random.uniform(0.3, chaos.pick(short=2, long=4))
+        fleet.until(lambda until_s=quiet_s: time.monotonic() > until_s, "")
+
+
+def missing(wanted: Expected, said: set[str]) -> list[str]:
+    return sorted(what for own, what in wanted.certain.items() if own not in said)
+
+
+def stands(bootstrap: str, prefix: str, wanted: Expected) -> bool:
+    """Whether every entity's status shows what was spent in its current window."""
+    newest: dict[bytes, bytes] = {}
+    for record in committed(bootstrap, f"{prefix}.budget-status", PARTITIONS):
+        newest[record.key] = record.value
+    found = {
+        (status.budget, status.entity): spent(status)
+        for status in map(decode_status, filter(None, newest.values()))
+    }
+    return found == wanted.spend
+
+
+def spent(status: BudgetStatus) -> tuple[int, int]:
+    return int(status.spend_pico), status.tokens
+
+
+def drain(fleet: Fleet, command: list[str]) -> None:
+    """What the sink has left, to the end of the log as it is now."""
+    done = subprocess.run(
+        [sys.executable, "-m", *command, "--drain"],
+        env=environment(), capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr + fleet.said()
+
+
+def alert_id(value: bytes) -> str:
+    return str(orjson.loads(value)["id"])

@@ -1,0 +1,108 @@
+"""Every process of a pipeline over Kafka: killed, stopped and woken, and started again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from support.cli import environment
+
+TESTS = Path(__file__).resolve().parents[1]
+
+
+class Fleet:
+    """``commands`` maps a name to what follows ``python -m``; all of them run from entry to exit.
+
+    What ends by itself is started again, as a supervisor would; ``ended_themselves`` counts that.
+    """
+
+    def __init__(self, commands: Mapping[str, Sequence[str]], home: Path) -> None:
+        self._commands = commands
+        self._home = home
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._paused: dict[str, float] = {}
+        self.ended_themselves = 0
+
+    def names(self, kind: str) -> list[str]:
+        """Those of a kind that are not stopped now."""
+        return [n for n in self._commands if n.startswith(kind) and n not in self._paused]
+
+    def start(self, name: str) -> None:
+        with self.log_of(name).open("ab") as log:
+            self._processes[name] = subprocess.Popen(
+                [sys.executable, "-m", *self._commands[name]],
+                stdout=log,
+                stderr=log,
+                env=environment(PYTHONPATH=str(TESTS)),
+            )
+
+    def log_of(self, name: str) -> Path:
+        return self._home / f"{name}.log"
+
+    def said(self) -> str:
+        """The end of what each process said, for a failure's message."""
+        return "\n".join(
+            f"--- {name}\n{self.log_of(name).read_text(errors='replace')[-1500:]}"
+            for name in self._commands
+        )
+
+    def kill(self, name: str) -> None:
+        """SIGKILL, and start again."""
+        self._processes[name].kill()
+        self._processes[name].wait()
+        self.start(name)
+
+    def pause(self, name: str, seconds: float) -> None:
+        """SIGSTOP; ``supervise`` wakes it when the time is over."""
+        self._processes[name].send_signal(signal.SIGSTOP)
+        self._paused[name] = time.monotonic() + seconds
+
+    def supervise(self, *, wake_all: bool = False) -> None:
+        """Wake what has slept long enough, start again what has ended."""
+        for name, until_s in list(self._paused.items()):
+            if wake_all or time.monotonic() >= until_s:
+                self._processes[name].send_signal(signal.SIGCONT)
+                del self._paused[name]
+        for name, process in self._processes.items():
+            if process.poll() is not None:
+                self.ended_themselves += 1
+                self.start(name)
+
+    def until(self, holds: Callable[[], object], what: str, patience_s: float = 120) -> None:
+        """Supervise until it holds; the failure names what was waited for, and all the logs."""
+        deadline_s = time.monotonic() + patience_s
+        while not holds():
+            self.supervise()
+            assert time.monotonic() < deadline_s, f"{what}\n{self.said()}"
+            time.sleep(0.1)
+
+    def stop(self, name: str, patience_s: float = 60) -> None:
+        """SIGTERM, and it ends well."""
+        process = self._processes.pop(name)
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(patience_s)
+        assert code == 0, f"{name} ended with {code}: {self.said()}"
+
+    def __enter__(self) -> Self:
+        for name in self._commands:
+            self.start(name)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for process in self._processes.values():
+            if process.poll() is None:
+                os.kill(process.pid, signal.SIGCONT)
+                process.kill()
+            process.wait()
