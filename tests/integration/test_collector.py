@@ -144,12 +144,16 @@ def test_sigterm_finishes_what_is_in_hand_and_refuses_what_is_new(collector: Pro
     in_hand = b"callmeter_collector_requests_in_flight 2"
     wait_until(lambda: in_hand in get(collector.port, "/metrics"))
     collector.process.send_signal(signal.SIGTERM)
-    wait_until(lambda: refused(collector.port))
+    # Unready first; what is new is told to come back, and the listener goes last.
+    wait_until(lambda: status(collector.port, "GET", "/readyz") == (503, None))
+    assert status(collector.port, "POST", "/v1/envelopes") == (503, "2")
+    assert status(collector.port, "GET", "/healthz") == (200, None)
     conn.send(one.data[100:])
     answer = conn.getresponse()
     assert answer.status == 200
     assert answer.headers["Connection"] == "close"
     assert collector._reap() == (0, "drained")
+    assert refused(collector.port)
     assert collector.logged() == [(one.source, 0)]
 
 
@@ -194,6 +198,17 @@ def get(port: int, path: str) -> bytes:
     conn.request("GET", path)
     try:
         return conn.getresponse().read()
+    finally:
+        conn.close()
+
+
+def status(port: int, method: str, path: str) -> tuple[int, str | None]:
+    """Status and Retry-After."""
+    conn = HTTPConnection("127.0.0.1", port, timeout=10)
+    conn.request(method, path)
+    try:
+        answer = conn.getresponse()
+        return answer.status, answer.headers["Retry-After"]
     finally:
         conn.close()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping
 from typing import Any
 
@@ -73,7 +72,7 @@ def split_id(text: str) -> tuple[str, str]:
     try:
         plain = base64.b64decode(digits + "=" * (-len(digits) % 4), altchars=b"-_", validate=True)
         project, newline, slug = plain.decode().partition("\n")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # no base64, not ASCII or no UTF-8
         project = newline = slug = ""
     if not text.startswith("x") or not newline or not slug:
         raise ApiError(404, "unknown", "no such experiment")
