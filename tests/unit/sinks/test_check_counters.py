@@ -1,0 +1,40 @@
+"""The counters in the headers: what a producer dropped explains no more than it tells of."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from callmeter_sinks.checks.ledger import check_counters
+from callmeter_sinks.queries.books import Gap, SourceRow
+
+AT = datetime(2026, 11, 1, tzinfo=UTC)
+SOURCE = "01912d68-783e-7a03-8467-5661c1243ad4"
+
+
+def row(accepted: int, stored: int, dropped: dict[str, int]) -> SourceRow:
+    return SourceRow(
+        SOURCE, "p", "s", 3, AT, AT, accepted, stored, accepted - stored, dropped, False
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("accepted", "stored", "dropped", "gap", "equal"),
+    [
+        (100, 100, {}, 0, True),
+        (100, 90, {}, 10, True),
+        (100, 90, {}, 0, False),
+        (100, 90, {"queue_full": 10}, 0, True),  # dropped before they had a number
+        (100, 90, {"queue_full": 9}, 0, False),  # one more is gone than it tells of
+        (100, 80, {"queue_full": 20}, 15, True),  # an envelope given up is a gap as well
+        (100, 110, {"queue_full": 20}, 0, False),  # more arrived than was ever accepted
+    ],
+)
+def test_what_is_missing_is_explained_or_differs(
+    accepted: int, stored: int, dropped: dict[str, int], gap: int, equal: bool
+) -> None:
+    gaps = [Gap(SOURCE, "p", "s", 1, 1, 1, gap, False)] if gap else []
+    (check,), _ = check_counters([row(accepted, stored, dropped)], gaps)
+    assert check.equal is equal
+    assert check.examples == (() if equal else (SOURCE,))
