@@ -1,11 +1,17 @@
 #!/usr/bin/env python3
-"""Every relative link and every heading it names, in every Markdown file, leads somewhere."""
+"""What must hold of the documentation.
+
+Every relative link and every heading it names leads somewhere, the generated reference pages are as
+the code writes them, and the site builds in mkdocs' strict mode (into a folder of its own).
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,7 +54,25 @@ def main() -> int:
     for link in broken:
         print(f"leads nowhere: {link}")
     print(f"{len(pages)} pages, {len(broken)} broken links")
-    return 1 if broken else 0
+    fresh = subprocess.run(
+        [sys.executable, "scripts/make_reference.py", "--check"], cwd=ROOT, check=False
+    )
+    return 1 if broken or fresh.returncode or not site_builds() else 0
+
+
+def site_builds() -> bool:
+    """Whether mkdocs builds the site without a warning."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", folder],
+            cwd=ROOT,
+            check=False,
+            # A notice of the theme's authors about their next product.
+            env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        )
+        pages = len(list(Path(folder).rglob("index.html")))
+    print(f"site: {pages} pages" if done.returncode == 0 else "site: mkdocs refuses")
+    return done.returncode == 0
 
 
 if __name__ == "__main__":

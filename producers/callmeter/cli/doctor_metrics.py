@@ -48,6 +48,10 @@ METRICS = {
     "verify_unverifiable": ((), "Parts that it could not compare."),
 }
 _VERIFIED = timedelta(days=2)
+#: An insert fills one table after the other: what is this young may still be half there, and books
+#: are told to differ only when they differ so often in a row, a look apart.
+_SETTLED = timedelta(minutes=1)
+_AGREE_TRIES = 3
 _LEVEL = {State.OK: 0, State.NOTICE: 1, State.WRONG: 2}
 #: A look that has not come back for so many rounds hangs: the process is to be started again.
 _STUCK_ROUNDS = 20
@@ -120,14 +124,17 @@ def serve(
         if not quiet:
             click.echo(f"metrics are served at {monitor.url}/metrics")
         verify_at_s = time.monotonic() if verify_every_s else float("inf")
+        differed = 0
         while not stopping.is_set():
             began_s = time.monotonic()
             findings = list(places.look())
             ward.found(findings, time.monotonic() - began_s)
             if time.monotonic() >= verify_at_s:
+                differed = 0 if _verify(places, ward, tries=differed) else differed + 1
+                again = 0 < differed < _AGREE_TRIES
                 # The next one only after a whole interval, however long this one takes.
-                _verify(places, ward)
-                verify_at_s = time.monotonic() + verify_every_s
+                verify_at_s = time.monotonic() + (every_s if again else verify_every_s)
+                differed %= _AGREE_TRIES
             stopping.wait(max(0.0, began_s + every_s - time.monotonic()))
 
 
@@ -138,27 +145,37 @@ def _ailing(ward: Ward, every_s: float) -> str | None:
     return None
 
 
-def _verify(places: Places, ward: Ward) -> None:
-    """Compare the last two days; if the store is away the last result stands, with its time."""
+def _verify(places: Places, ward: Ward, *, tries: int) -> bool:
+    """Compare the last two days; whether they agree, or cannot be compared now.
+
+    If the store is away the last result stands, with its time. A difference counts only after
+    ``tries`` before it in a row.
+    """
     url = places.store_to_ask()
     if url is None:
-        return
+        return True
     from callmeter_sinks.clickhouse.store import open_store
     from callmeter_sinks.verify import verify
 
-    began_s = time.monotonic()
+    began_s, now = time.monotonic(), datetime.now(UTC)
     try:
         store = open_store(url)
         try:
-            result = verify(store, since=datetime.now(UTC) - _VERIFIED)
+            result = verify(store, since=now - _VERIFIED, until=now - _SETTLED)
         finally:
             store.close()
     except CallmeterError as exc:
         click.echo(f"verify: {exc}", err=True)
-        return
+        return True
+    ward.moved_s = time.monotonic()
+    if not result.equal:
+        differing = [check.what for check in result.checks if not check.equal]
+        click.echo(f"verify: {len(differing)} checks differ, as {differing[0]}", err=True)
+        if tries + 1 < _AGREE_TRIES:
+            return False
     ward.verified(
         equal=result.equal,
         unverifiable=len(result.unverifiable),
         took_s=time.monotonic() - began_s,
     )
-    ward.moved_s = time.monotonic()
+    return result.equal

@@ -31,6 +31,7 @@ def look_at_store(store: Store) -> Iterator[Finding]:
     yield from looked("dead letters", "operations.md#dead-letters", lambda: _dead_letters(store))
     yield from looked("gaps", "operations.md#gaps", lambda: _gaps(store))
     yield from looked("unpriced", "prices.md", lambda: _unpriced(store))
+    yield from looked("twice", "operations.md#instrumented-twice", lambda: _twice(store))
 
 
 def _schema(store: Store) -> Finding:
@@ -125,3 +126,14 @@ def _unpriced(store: Store) -> Finding:
     models = ", ".join(str(row.key["model"]) for row in rows[:5])
     text = f"{count:,} calls of the last day have no price: {models}; `callmeter prices unpriced`"
     return Finding("unpriced", State.NOTICE, text, "prices.md", figures)
+
+
+def _twice(store: Store) -> Finding:
+    from callmeter_sinks.queries.twice import metered_twice
+
+    guide = "operations.md#instrumented-twice"
+    found = metered_twice(store, since=datetime.now(UTC) - _UNPRICED)
+    figures = (Figure("instrumented_twice_last_day", sum(each.pairs for each in found)),)
+    if not found:
+        return Finding("twice", State.OK, "no call of a day came by two roads", guide, figures)
+    return Finding("twice", State.NOTICE, "; ".join(map(str, found)), guide, figures)
