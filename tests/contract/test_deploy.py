@@ -43,7 +43,11 @@ def quiet_root() -> Iterator[None]:
 
 @pytest.mark.usefixtures("quiet_root")
 @pytest.mark.parametrize("name", OURS)
-def test_every_command_started_exists_with_its_options(name: str) -> None:
+def test_every_command_started_exists_with_its_options(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, value in SERVICES[name]["environment"].items():
+        monkeypatch.setenv(variable, value)
     arguments = [str(word) for word in SERVICES[name]["command"]]
     command: click.Command = cli
     ctx = click.Context(cli)
