@@ -23,14 +23,14 @@ from callmeter.collector.context import (
 from callmeter.collector.ingest import append
 from callmeter.collector.keys import ANY, Grant
 from callmeter.collector.metrics import BYTES, ENVELOPES, EVENTS, SPANS
-from callmeter.collector.otlp_calls import PROJECT, SpanError, call_of, check, is_copy
-from callmeter.collector.otlp_names import is_genai, text
-from callmeter.collector.otlp_nesting import Nesting
-from callmeter.collector.otlp_span import BadRequestError, Span
 from callmeter.collector.reading import body_in_hand
 from callmeter.errors import MissingExtraError
 from callmeter.log.record import NewRecord
 from callmeter.schema.topics import EVENTS as EVENTS_TOPIC
+from callmeter.spans.calls import PROJECT, SpanError, call_of, check, is_copy
+from callmeter.spans.names import is_genai, text
+from callmeter.spans.nesting import Nesting
+from callmeter.spans.span import BadRequestError, Span
 
 PATH = "/v1/traces"
 PROTOBUF = "application/x-protobuf"

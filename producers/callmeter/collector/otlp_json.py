@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from callmeter.collector.otlp_span import (
+from callmeter.spans.span import (
     MAX_DEPTH,
     MAX_SPANS,
     Attributes,

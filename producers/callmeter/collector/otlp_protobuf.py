@@ -9,7 +9,8 @@ import base64
 from collections.abc import Iterator
 from typing import Any
 
-from callmeter.collector.otlp_span import (
+from callmeter.errors import MissingExtraError
+from callmeter.spans.span import (
     MAX_DEPTH,
     MAX_SPANS,
     Attributes,
@@ -18,7 +19,6 @@ from callmeter.collector.otlp_span import (
     SpanEvent,
     Value,
 )
-from callmeter.errors import MissingExtraError
 
 try:
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]

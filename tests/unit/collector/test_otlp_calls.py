@@ -8,12 +8,13 @@ from typing import Any
 import orjson
 import pytest
 
-from callmeter.collector import otlp_json, otlp_names
-from callmeter.collector.otlp_calls import MAX_AGE_US, SpanError, call_id, call_of, check
-from callmeter.collector.otlp_nesting import Nesting
-from callmeter.collector.otlp_span import BadRequestError, Span, SpanEvent
+from callmeter.collector import otlp_json
 from callmeter.ids import span_id
 from callmeter.schema.envelope import decode_header, split_lines
+from callmeter.spans.calls import MAX_AGE_US, SpanError, call_id, call_of, check
+from callmeter.spans.names import is_genai
+from callmeter.spans.nesting import Nesting
+from callmeter.spans.span import BadRequestError, Span, SpanEvent
 
 START = 1_790_000_000_000_000_000
 NOW_US = START // 1000 + 5_000_000
@@ -243,8 +244,8 @@ def test_nested_values_end_somewhere() -> None:
 
 
 def test_which_spans_speak_of_models() -> None:
-    assert otlp_names.is_genai({"gen_ai.system": "openai"})
-    assert not otlp_names.is_genai({"http.request.method": "GET"})
+    assert is_genai({"gen_ai.system": "openai"})
+    assert not is_genai({"http.request.method": "GET"})
 
 
 async def test_the_route(start) -> None:

@@ -1,4 +1,4 @@
-"""A span becomes a call: one envelope each, whose identity and bytes are the span's own. Pure.
+"""A span becomes a call, and an envelope whose identity and bytes are the span's own. Pure.
 
 Why an envelope for each span, and why its source is made from the span's ids, is told in
 docs/decisions/0019-keys-and-spans.md.
@@ -15,11 +15,11 @@ import msgspec
 import orjson
 
 from callmeter._version import __version__
-from callmeter.collector import otlp_names as names
-from callmeter.collector.otlp_span import Span, Value
 from callmeter.ids import uuid8
 from callmeter.schema.envelope import Header, encode
 from callmeter.schema.events import MAX_DURATION_US, MODEL_OPERATIONS, CallEnd
+from callmeter.spans import names
+from callmeter.spans.span import Span, Value
 
 #: Attribute that callmeter's own exporter puts on resources: its spans are copies of calls that
 #: were metered where they were made.
@@ -28,7 +28,7 @@ EXPORTED = "callmeter.exported"
 EXPORTED_OPERATION = "exported_span"
 #: A model call around another one of the same model: the inner one is billed, as in the SDK.
 WRAPPER_OPERATION = "invoke_model"
-#: Attribute of everything that came this way.
+#: Attribute of everything that came as a span, and how it came.
 VIA = "callmeter.via"
 PROJECT = "callmeter.project"
 TAG_PREFIX = "callmeter.tag."
@@ -94,12 +94,8 @@ def model_of(span: Span) -> str:
     return names.text(attributes, names.MODEL) or names.text(attributes, names.RESPONSE_MODEL)
 
 
-def call_of(span: Span, project: str, *, wraps: bool = False, environment: str = "") -> SpanCall:
-    """The envelope of a checked span. ``wraps``: a call to the same model lies within it.
-
-    Bytes and identity come from span and project alone, so a span that is sent again, to whichever
-    collector and in whichever batch, is the same envelope again.
-    """
+def event_of(span: Span, *, wraps: bool = False, via: str = "otlp") -> tuple[CallEnd, str]:
+    """The ``call_end`` of a checked span, and what it became. ``wraps``: see ``call_of``."""
     operation = operation_of(span)
     kind = "call" if operation in MODEL_OPERATIONS else "operation"
     if operation == names.PLAIN:
@@ -108,6 +104,16 @@ def call_of(span: Span, project: str, *, wraps: bool = False, environment: str =
         operation, kind = EXPORTED_OPERATION, "exported"
     elif wraps:
         operation, kind = WRAPPER_OPERATION, "wrapper"
+    return _event(span, operation, kind, via), kind
+
+
+def call_of(span: Span, project: str, *, wraps: bool = False, environment: str = "") -> SpanCall:
+    """The envelope of a checked span. ``wraps``: a call to the same model lies within it.
+
+    Bytes and identity come from span and project alone, so a span that is sent again, to whichever
+    collector and in whichever batch, is the same envelope again.
+    """
+    event, kind = event_of(span, wraps=wraps)
     end_us = span.end_ns // 1000
     source = uuid8(
         b"callmeter.otlp", project.encode(), span.trace_id.encode(), span.span_id.encode()
@@ -124,8 +130,7 @@ def call_of(span: Span, project: str, *, wraps: bool = False, environment: str =
         accepted=1,
         last=True,
     )
-    line = msgspec.json.encode(_event(span, operation, kind))
-    return SpanCall(source, encode(header, [line]), kind)
+    return SpanCall(source, encode(header, [msgspec.json.encode(event)]), kind)
 
 
 def call_id(span: Span) -> str:
@@ -139,7 +144,7 @@ def call_id(span: Span) -> str:
     return str(uuid.UUID(int=high << 64 | int(span.span_id, 16)))
 
 
-def _event(span: Span, operation: str, kind: str) -> CallEnd:
+def _event(span: Span, operation: str, kind: str, via: str) -> CallEnd:
     attributes = span.attributes
     more: dict[str, Any] = {}
     if kind not in ("exported", "wrapper"):  # theirs is counted elsewhere
@@ -178,7 +183,7 @@ def _event(span: Span, operation: str, kind: str) -> CallEnd:
         error_message=error_message,
         latency_us=min((span.end_ns - span.start_ns) // 1000, MAX_DURATION_US),
         tags=_tags(span),
-        attributes=_kept(span, kind),
+        attributes=_kept(span, kind, via),
         **more,
     )
 
@@ -214,9 +219,9 @@ def _tags(span: Span) -> dict[str, str]:
     return dict(list(tags.items())[:_MAX_ATTRIBUTES])
 
 
-def _kept(span: Span, kind: str) -> dict[str, str]:
+def _kept(span: Span, kind: str, via: str) -> dict[str, str]:
     """The attributes that are no field of their own; never a prompt or an answer."""
-    kept = {VIA: "otlp"}
+    kept = {VIA: via}
     if span.scope:
         kept["otel.scope.name"] = span.scope[:256]
     if kind == "exported":

@@ -1,6 +1,6 @@
 """Model calls around model calls: of spans that wrap one another, the innermost is billed.
 
-The rule of the SDK's instruments (``integrations.nesting``), for spans: a model call that has a
+The rule of the SDK's instruments, for spans: a model call that has a
 call of the same operation on the same model within it was only its wrapper. Inner spans end first,
 so they are known when the outer one comes, in the same batch or, at one collector, a later one.
 """
@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from callmeter.collector.otlp_calls import is_copy, model_of, operation_of
-from callmeter.collector.otlp_span import Span
 from callmeter.schema.events import MODEL_OPERATIONS
+from callmeter.spans.calls import is_copy, model_of, operation_of
+from callmeter.spans.span import Span
 
 #: Spans about to end that are known to have a model call within.
 MAX_REMEMBERED = 100_000

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from callmeter.collector.otlp_span import Attributes, Value
 from callmeter.schema.events import MAX_UNITS
+from callmeter.spans.span import Attributes, Value
 
 #: Each from the newest name to the oldest; the first that is there counts.
 OPERATION = ("gen_ai.operation.name",)

@@ -1,4 +1,4 @@
-"""A span as OTLP sends it, protobuf or JSON: what both readers make of a request."""
+"""A span as OpenTelemetry has it, whichever way it came."""
 
 from __future__ import annotations
 
