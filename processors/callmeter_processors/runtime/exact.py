@@ -150,6 +150,8 @@ class ExactPartition:
             if fold.process(record, self._clock.monotonic_s()):
                 # The producers of other partitions and the timers live on this loop too.
                 await asyncio.sleep(0)
+            if fold.heavy:
+                await self.checkpoint()
         await self.checkpoint()
 
     async def idle(self, end: int | None) -> None:
@@ -215,6 +217,6 @@ class ExactPartition:
                 fold.pass_over(record.offset)
                 fold.process(record, self._clock.monotonic_s())
                 self._stats.healed += 1
-                if fold.waiting >= HEAL_RECORDS:
+                if fold.waiting >= HEAL_RECORDS or fold.heavy:
                     await self.checkpoint()
         fold.pass_over(end)

@@ -161,6 +161,8 @@ class LocalRuntime:
             if record.offset > fold.next:
                 fold.jump(record.offset, f"are no longer in {self._log.path}")
             fold.process(record, now_s)
+            if fold.heavy:
+                self._checkpoint(fold)
         if not records:
             # The end is ahead, yet nothing is left to read: retention took all of it.
             fold.jump(self._log.end_offset(self._source, fold.partition), "are gone from the log")

@@ -17,6 +17,9 @@ from callmeter_processors.step import Checkpoint, Configurable, Measured, Step
 logger = logging.getLogger(__name__)
 _TICK_US = 1_000_000
 _SECOND_US = 1_000_000
+#: A checkpoint is written at so many bytes of records, whatever else says when: it bounds what a
+#: transaction carries, and what is held for it.
+CHECKPOINT_BYTES = 16 * 2**20
 
 
 class HoleError(DataError):
@@ -58,6 +61,7 @@ class PartitionFold:
         self.next = first_offset if stored_next is None else stored_next
         self.waiting = 0
         self.waiting_since_s = 0.0
+        self._waiting_bytes = 0
         self._step = step
         self._stored_next = stored_next
         self._stats = stats
@@ -93,9 +97,15 @@ class PartitionFold:
         stats = self._stats
         stats.records += 1
         if record.value is not None:
+            self._waiting_bytes += len(record.value)
             stats.bytes += len(record.value)
             stats.events += max(0, record.value.count(b"\n") - 1)
         return True
+
+    @property
+    def heavy(self) -> bool:
+        """Whether a checkpoint is due for the bytes of what was read."""
+        return self._waiting_bytes >= CHECKPOINT_BYTES
 
     def jump(self, offset: int, why: str) -> None:
         """Goes on at ``offset`` because no record below it can be read any more.
@@ -144,7 +154,7 @@ class PartitionFold:
     def written(self, pending: Pending, seconds: float, now_us: int) -> None:
         """The checkpoint is in the log, at ``now_us``; writing it took so long."""
         self._stored_next = pending.next_offset
-        self.waiting = 0
+        self.waiting = self._waiting_bytes = 0
         stats = self._stats
         changes = pending.changes
         stats.checkpoints += 1

@@ -227,3 +227,16 @@ def test_an_idle_partition_is_ticked_once_a_second_and_may_write(tmp_path: Path)
         assert b"silent" in log.rows("meter-state", 3)
         assert log.position("meter-state", 3) == 0
         assert log.position("meter-state", 2) is None
+
+
+def test_a_checkpoint_is_bounded_in_bytes(tmp_path: Path):
+    """Large records are written in several transactions, however many one may hold by count."""
+    numbers = b"{" + b" " * 4_000_000 + b"}\n7\n"
+    with SqliteLog(tmp_path / "log.db", partitions=1) as log:
+        log.append([NewRecord("events", b"k", numbers, 0)] * 12)
+        runtime = LocalRuntime(log, ToyStep, checkpoint_records=1000)
+        runtime.drain()
+        assert runtime.stats.records == 12
+        # 4 MB each: at 16 MiB and more, that is after every fifth.
+        assert runtime.stats.checkpoints == 3
+        assert sum(runtime.stats.size.counts) == 3
