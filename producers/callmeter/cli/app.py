@@ -40,6 +40,7 @@ COMMANDS = {
     "notify": "notify",
     "run-metadata": "run_metadata",
     "doctor": "doctor",
+    "bench": "bench",
 }
 
 EXIT_USAGE = 64
