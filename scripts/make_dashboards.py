@@ -4,8 +4,9 @@
     scripts/make_dashboards.py            write them
     scripts/make_dashboards.py --check    say whether they are as this program would write them
 
-The dashboard over ClickHouse, overview.json, is kept by hand. Every query is run against a real
-Prometheus that scrapes real processes by tests/integration/test_monitoring.py.
+The dashboard over ClickHouse, overview.json, is kept by hand. Every query over Prometheus is
+run by a real one that scrapes real processes (tests/integration/test_monitoring.py), every query
+over ClickHouse on a real pipeline's data (test_grafana.py).
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ import yaml
 
 TOLD = Path(__file__).resolve().parents[1] / "deploy" / "grafana"
 FOLDER = TOLD / "dashboards"
-SOURCE = {"type": "prometheus", "uid": "callmeter-prometheus"}
+PROMETHEUS = {"type": "prometheus", "uid": "callmeter-prometheus"}
+CLICKHOUSE = {"type": "grafana-clickhouse-datasource", "uid": "callmeter-clickhouse"}
 _WIDTH = 24
 
 
 #: Columns and lines of a panel by its kind.
-_SIZES = {"timeseries": (8, 7), "stat": (4, 4)}
+_SIZES = {"timeseries": (8, 7), "stat": (4, 4), "table": (24, 9)}
 
 
 def board(told: dict[str, Any]) -> dict[str, Any]:
@@ -55,10 +57,24 @@ def board(told: dict[str, Any]) -> dict[str, Any]:
         "timezone": "utc",
         "refresh": "30s",
         "time": {"from": "now-6h", "to": "now"},
-        "templating": {"list": []},
+        "templating": {"list": [_PROJECTS] if told.get("projects") else []},
         "annotations": {"list": []},
         "panels": panels,
     }
+
+
+#: The choice of projects, as overview.json has it.
+_PROJECTS = {
+    "name": "project",
+    "label": "Project",
+    "type": "query",
+    "datasource": CLICKHOUSE,
+    "query": "SELECT DISTINCT project FROM rollup_1d ORDER BY project",
+    "refresh": 2,
+    "multi": True,
+    "includeAll": True,
+    "current": {"text": ["All"], "value": ["$__all"]},
+}
 
 
 def _panel(number: int, panel: dict[str, Any], place: dict[str, int]) -> dict[str, Any]:
@@ -67,14 +83,27 @@ def _panel(number: int, panel: dict[str, Any], place: dict[str, int]) -> dict[st
         "title": panel["title"],
         "description": panel.get("says", ""),
         "type": panel.get("kind", "timeseries"),
-        "datasource": SOURCE,
+        "datasource": CLICKHOUSE if "sql" in panel else PROMETHEUS,
         "gridPos": place,
         "fieldConfig": {"defaults": {"unit": panel.get("unit", "short")}, "overrides": []},
-        "targets": [
-            {"refId": chr(65 + i), "datasource": SOURCE, "expr": expr, "legendFormat": legend}
-            for i, (legend, expr) in enumerate(panel["queries"].items())
-        ],
+        "targets": _targets(panel),
     }
+
+
+def _targets(panel: dict[str, Any]) -> list[dict[str, Any]]:
+    if "sql" in panel:
+        table = panel.get("kind") in ("table", "stat")
+        kind = (
+            {"queryType": "table", "format": 1}
+            if table
+            else {"queryType": "timeseries", "format": 0}
+        )
+        target = {"refId": "A", "datasource": CLICKHOUSE, "editorType": "sql", **kind}
+        return [{**target, "rawSql": panel["sql"]}]
+    return [
+        {"refId": chr(65 + i), "datasource": PROMETHEUS, "expr": expr, "legendFormat": legend}
+        for i, (legend, expr) in enumerate(panel["queries"].items())
+    ]
 
 
 def main() -> int:

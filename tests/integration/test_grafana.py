@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 import callmeter
+from support.cli import callmeter as cli
 from support.embedded import Pipeline
 
 DASHBOARDS = sorted((Path(__file__).parents[2] / "deploy/grafana/dashboards").glob("*.json"))
@@ -39,9 +41,18 @@ def filled_in(sql: str, project: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def filled(embedded: Pipeline) -> str:
+def filled(embedded: Pipeline) -> Iterator[str]:
     project = "grafana-dashboards"
     callmeter.init(embedded.url, project=project)
+    # A budget that the first call breaks: status, alerts and a running window for their tables.
+    ran = cli("budget", "set", "grafana-limit", "--limit", "0.000001", "--scope",
+              f"project={project}", "--dir", embedded.directory)  # fmt: skip
+    assert ran.code == 0, ran.err
+    embedded.wait(
+        lambda: bool(embedded.store.query("SELECT 1 FROM budgets WHERE id = 'grafana-limit'").rows)
+    )
+    still_open = callmeter.generation("open", model="gpt-4o-mini", provider="openai")
+    still_open.__enter__()
     with callmeter.generation("a", model="gpt-4o-mini", provider="openai") as call:
         call.usage(input=12, output=7)
     with suppress(TimeoutError), callmeter.generation("b", model="gpt-4o-mini", provider="openai"):
@@ -50,10 +61,14 @@ def filled(embedded: Pipeline) -> str:
     callmeter.metric("loss", 0.5, step=2**70)
     callmeter.flush()
     stats = callmeter.stats()
-    callmeter.close()
     embedded.settle(stats.source, stats.envelopes)
     embedded.wait(lambda: embedded.queries.report(project=project).totals.calls == 2)
-    return project
+    embedded.wait(lambda: bool(embedded.queries.in_flight(project=project)))
+    embedded.wait(lambda: bool(embedded.queries.alerts(rule="grafana-limit")))
+    embedded.wait(lambda: bool(embedded.queries.budget_status(project=project)))
+    yield project
+    still_open.__exit__(None, None, None)
+    callmeter.close()
 
 
 @pytest.mark.acceptance(224)
