@@ -158,7 +158,14 @@ class Sources:
 
     def restore(self, trackers: Iterable[tuple[str, Tracker]]) -> None:
         """Take over the sources of the last checkpoint. Called once, first."""
-        for source, tracker in sorted(trackers, key=lambda item: item[1].seen_us):
+        # Most have ended: they are put away one by one, and only the others are sorted.
+        others: list[tuple[str, Tracker]] = []
+        for source, tracker in trackers:
+            if tracker.compact:
+                self._put(source, tracker)
+            else:
+                others.append((source, tracker))
+        for source, tracker in sorted(others, key=lambda item: item[1].seen_us):
             self._put(source, tracker)
             if tracker.gaps or tracker.alerted:
                 self.gappy[source] = tracker
