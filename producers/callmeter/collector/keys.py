@@ -95,9 +95,11 @@ class KeyRing:
     def has_read_keys(self) -> bool:
         """Whether reading is possible and so must be asked for with a key.
 
-        With a key file it always is: there may be a read key at any time.
+        A key file without any key is one that was emptied: it opens nothing.
         """
-        return self._filed is not None or any(grant.may_read for grant in self._fixed.values())
+        filed = self._filed
+        grants = [*self._fixed.values(), *(filed or {}).values()]
+        return filed == {} or any(grant.may_read for grant in grants)
 
     def replace_filed(self, grants: Mapping[bytes, Grant]) -> None:
         """Take what a key file says now; credentials of keys that have gone go with them."""

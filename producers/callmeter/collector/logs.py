@@ -6,6 +6,7 @@ caller by its address. Bodies, query strings, headers and texts of foreign excep
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
 import secrets
@@ -34,6 +35,7 @@ _FIELDS = (
     "key",
     "remote",
 )
+_READS_WHAT_WAS_SENT = ("callmeter.collector", "aiohttp", "asyncio")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -62,13 +64,19 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """For people, with the same reserve about exceptions."""
+    """For people, with the same reserve about exceptions of whatever reads what was sent."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
 
-    def formatException(self, ei: Any) -> str:  # noqa: N802  # the name is logging's
-        return "".join([*traceback.format_tb(ei[2]), str(ei[0].__name__)])
+    def format(self, record: logging.LogRecord) -> str:
+        exc = record.exc_info
+        if not record.name.startswith(_READS_WHAT_WAS_SENT) or not exc or exc[0] is None:
+            return super().format(record)
+        reserved = copy.copy(record)
+        reserved.exc_info = None
+        reserved.exc_text = "".join([*traceback.format_tb(exc[2]), exc[0].__name__])
+        return super().format(reserved)
 
 
 def set_up_logs(form: str) -> None:

@@ -176,6 +176,19 @@ def test_whether_a_caller_reads_a_project() -> None:
     assert not grant.covers("other")
 
 
+def test_when_metrics_ask_for_a_key(path: Path) -> None:
+    ring = KeyRing()
+    assert not ring.has_read_keys
+    create_key(path, ["p"], "write", now_us=NOW)
+    ring.replace_filed(grants_of(read_keys(path)))
+    assert not ring.has_read_keys
+    create_key(path, ["*"], "read", now_us=NOW)
+    ring.replace_filed(grants_of(read_keys(path)))
+    assert ring.has_read_keys
+    ring.replace_filed({})  # all revoked, or the file is gone: that opens nothing
+    assert ring.has_read_keys
+
+
 async def test_a_route_asks_whether_it_may_be_read(start) -> None:
     from aiohttp import web
 
