@@ -20,7 +20,7 @@ _AIMS = {
     "while opening": ("REPAIRED", 0, 60),
     "around the intent": ("I", 0, 8),
     "inside the insert": ("L", 0, 120),
-    "after the insert": ("B", 0, 3),
+    "after the insert": ("l", 0, 3),
 }
 
 
@@ -35,7 +35,7 @@ def one_life(log: Path, store: Path, chaos: ChaosRun, aim: str | None) -> tuple[
     )
     assert process.stdout is not None
     assert process.stderr is not None
-    skip = chaos.random.randrange(3) if mark in ("I", "L", "B") else 0
+    skip = chaos.random.randrange(3) if mark in ("I", "L", "l") else 0
     said: list[str] = []
     repaired = 0
     killer: threading.Timer | None = None
