@@ -27,6 +27,8 @@ COMMANDS = {
     "experiment": "experiment",
     "gaps": "gaps",
     "verify": "verify",
+    "repair": "repair",
+    "bill": "bill",
     "budget": "budget",
     "prices": "prices",
     "reprice": "reprice",
