@@ -14,7 +14,7 @@ from callmeter.errors import NewerSchemaError
 from callmeter.log.record import NewRecord
 from callmeter.log.sqlite_log import SqliteLog
 from callmeter.schema.alerts import decode_alert
-from callmeter.schema.budgets import Budget, encode_budget, next_version
+from callmeter.schema.budgets import Budget, Slo, encode_budget, next_version
 from callmeter.schema.live import decode_live
 from callmeter.schema.status import BudgetStatus, decode_status
 from callmeter_processors.meter import meter_factory
@@ -176,3 +176,41 @@ def test_a_definition_of_a_newer_format_stops_the_meter(pipeline):
     pipeline.log.append([NewRecord("budgets", b"team", newer)])
     with pytest.raises(NewerSchemaError, match="update the workers"):
         LocalRuntime(pipeline.log, meter_factory(TablePricer())).drain()
+
+
+def test_objectives_are_broken_and_met_again_by_what_the_meter_hands_on(pipeline):
+    """Error rate and latency over the calls themselves, duplicates and late calls included."""
+    errors = Slo(measure="error_rate", max_ppm=200_000, min_calls=10)
+    slow = Slo(measure="latency", quantile_ppm=900_000, max_us=2_000_000, min_calls=10)
+    pipeline.define(
+        next_version(None, Budget(id="errors", slo=errors), 1),
+        next_version(None, Budget(id="slow", slo=slow), 1),
+    )
+    calls: list[tuple[str, int]] = []
+
+    def send_calls(seq: int, status: str, latency_us: int, count: int) -> None:
+        events = [call_end(status=status, latency_us=latency_us) for _ in range(count)]
+        value = envelope(events, source=source(1), seq=seq)
+        pipeline.log.append([NewRecord("events", source(1).encode(), value)] * 2)
+        calls.extend([(status, latency_us)] * count)
+        pipeline.drain()
+
+    def said() -> list[tuple[str, str]]:
+        found = [decode_alert(value) for value in pipeline.records("alerts")]
+        return [(alert.rule, alert.kind) for alert in found]
+
+    send_calls(0, "error", 5_000_000, 9)
+    assert said() == [], "too few calls to say"
+    send_calls(1, "ok", 1_000_000, 21)
+    assert sorted(said()) == [("errors", "slo"), ("slow", "slo")]
+    status = pipeline.statuses()
+    failures = sum(ended == "error" for ended, _ in calls)
+    assert status["errors|"].value == failures * 1_000_000 // len(calls) == 300_000
+    assert status["errors|"].state == "exceeded"
+    ranked = sorted(latency_us for _, latency_us in calls)
+    assert status["slow|"].value == pytest.approx(ranked[26], rel=0.01083)
+    send_calls(2, "ok", 100_000, 170)
+    assert sorted(said())[1::2] == [("errors", "slo_met"), ("slow", "slo_met")]
+    status = pipeline.statuses()
+    assert status["errors|"].value == 9 * 1_000_000 // 200
+    assert status["slow|"].state == "ok"
