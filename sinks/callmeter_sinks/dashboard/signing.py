@@ -9,6 +9,7 @@ from callmeter_sinks.dashboard.access import COOKIE, SESSION_S, local_path
 from callmeter_sinks.dashboard.context import DASHBOARD
 
 _MOST_KEY = 512
+_FORM = "application/x-www-form-urlencoded"
 
 
 def form(request: web.Request, status: int, problem: str = "", to: str = "") -> web.Response:
@@ -23,7 +24,10 @@ def form(request: web.Request, status: int, problem: str = "", to: str = "") -> 
 
 async def sign_in(request: web.Request) -> web.StreamResponse:
     """``key`` and ``to`` of the form; 401 with the form again if the key may not read."""
-    said = await request.post()
+    try:
+        said = await request.post() if request.content_type == _FORM else {}
+    except (LookupError, ValueError):  # a character set that is none, or not the body's
+        said = {}
     key, to = said.get("key"), said.get("to")
     wanted = local_path(to) if isinstance(to, str) else "/"
     known = isinstance(key, str) and len(key) <= _MOST_KEY
