@@ -5,6 +5,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
+import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -122,3 +126,16 @@ def test_links_that_cannot_be_filled_are_refused(template: str) -> None:
 def test_samples_have_ids_of_their_own() -> None:
     assert sample_alert(NOW_US).id != sample_alert(NOW_US).id
     assert "Spend" in dict(render.facts(sample_alert(NOW_US)))
+
+
+def test_the_guide_checks_signatures_as_they_are_made() -> None:
+    guide = (Path(__file__).parents[3] / "docs" / "guides" / "notify.md").read_text()
+    (snippet,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(snippet, "notify.md", "exec"), names)
+    body, now_s = b'{"v":1}', int(time.time())
+    genuine = names["genuine"]
+    assert genuine(render.signature("s", now_s, body), body, "s")
+    assert not genuine(render.signature("s", now_s, body), body + b" ", "s")
+    assert not genuine(render.signature("t", now_s, body), body, "s")
+    assert not genuine(render.signature("s", now_s - 3600, body), body, "s")
