@@ -83,12 +83,13 @@ class Fleet:
             assert time.monotonic() < deadline_s, f"{what}\n{self.said()}"
             time.sleep(0.1)
 
-    def stop(self, name: str, patience_s: float = 60) -> None:
-        """SIGTERM, and it ends well."""
-        process = self._processes.pop(name)
-        process.send_signal(signal.SIGTERM)
-        code = process.wait(patience_s)
-        assert code == 0, f"{name} ended with {code}: {self.said()}"
+    def stop(self, *names: str, patience_s: float = 60) -> None:
+        """SIGTERM, and each ends well."""
+        for name in names:
+            self._processes[name].send_signal(signal.SIGTERM)
+        for name in names:
+            code = self._processes.pop(name).wait(patience_s)
+            assert code == 0, f"{name} ended with {code}: {self.said()}"
 
     def __enter__(self) -> Self:
         for name in self._commands:

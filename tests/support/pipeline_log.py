@@ -34,7 +34,7 @@ def consumer(bootstrap: str) -> Consumer:
             "enable.auto.commit": False,
             "isolation.level": "read_committed",
             "auto.offset.reset": "earliest",
-            "enable.partition.eof": False,
+            "fetch.wait.max.ms": 20,
         }
     )
 
