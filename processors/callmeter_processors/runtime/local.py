@@ -30,8 +30,9 @@ class LocalRuntime:
     runtime before anything of that checkpoint is written: it is kept in ``failed``, and ``stop``
     and ``drain`` raise it. A second runtime over the same log is refused at its first checkpoint.
 
-    ``checkpoint_s`` and ``checkpoint_records``: a partition is checkpointed so long after, or at so
-    many records since, the last one. ``accept_loss``: go on where retention removed what was not
+    ``checkpoint_s`` and ``checkpoint_records``: a partition is checkpointed so long after its first
+    record since the last one, or at so many; twice as long as the last transaction took, if that is
+    longer. ``accept_loss``: go on where retention removed what was not
     read.
     """
 
@@ -42,7 +43,7 @@ class LocalRuntime:
         *,
         source: str = "events",
         state: str = "meter-state",
-        checkpoint_s: float = 0.25,
+        checkpoint_s: float = 0.1,
         checkpoint_records: int = 500,
         clock: Clock | None = None,
         accept_loss: bool = False,
