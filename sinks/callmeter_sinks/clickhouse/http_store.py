@@ -124,7 +124,7 @@ class HttpStore:
 
         with path.open("wb") as out:
             with refused(self.name):
-                answer = self._engine().raw_stream(
+                answer: Any = self._engine().raw_stream(
                     sql, parameters=bound, settings=dict(settings or {}),
                     fmt=binding.format_name(fmt),
                 )  # fmt: skip

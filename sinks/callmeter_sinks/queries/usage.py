@@ -94,23 +94,47 @@ def report(store: Store, asked: Question, *, top: int | None, order: str | None)
     if top is not None and top < 1:
         raise UsageError("top is a number of rows, at least 1")
     binding = Binding()
+    levels, function, _, _ = _quantiles(asked)
     joined = ", ".join(f"sum(s_{name}) AS {name}_" for name in SUMS)
-    statement = _with_totals(asked.dims, joined, groups_sql(asked, binding))
+    joined += f", {function}Merge({levels})(state) AS q, sum(number) AS n"
+    statement = _with_totals(asked.dims, joined, _sums_and_latencies(asked, binding))
     statement += f" ORDER BY whole DESC, {order_sql(order, asked.dims)}"
     if top is not None:
         statement += f" LIMIT {binding.add(top + 1, 'UInt32')}"
-    latencies = _latencies(store, asked)
     rows = []
     totals = _figures([0] * len(SUMS), None)
-    for whole, *values in store.query(statement, binding.values).rows:
+    for whole, *values, quantiles, number in store.query(statement, binding.values).rows:
         key, measures = tuple(values[: len(asked.dims)]), values[len(asked.dims) :]
-        figures = _figures(measures, latencies.get((whole, *key)))
+        latencies = [float(q) if asked.raw else midpoint_us(q) for q in quantiles]
+        figures = _figures(measures, latencies if number else None)
         if whole:
             totals = figures
         if not whole or not asked.dims:
             rows.append(ReportRow(_key(asked.dims, key), figures))
     by = [dim.name for dim in asked.dims]
     return Report(by, rows, totals, asked.period.since, asked.period.until)
+
+
+def _sums_and_latencies(asked: Question, binding: Binding) -> str:
+    """Groups of sums, and groups of states of quantiles: each row has one of the two, and nothing
+    for the other. As one statement the engine reads both at the same time.
+    """
+    levels, function, arguments, number = _quantiles(asked)
+    nothing = "CAST(NULL, 'Nullable(UInt64)'), 1" if asked.raw else (
+        "CAST([], 'Array(Int16)'), CAST([], 'Array(UInt64)')"
+    )  # fmt: skip
+    sums = ", ".join(f"sum({name}) AS s_{name}" for name in SUMS)
+    sums += f", {function}State({levels})({nothing}) AS state, toUInt64(0) AS number"
+    none = ", ".join(
+        f"{'toDecimal128(0, 12)' if name == 'cost' else 'toUInt64(0)'} AS s_{name}" for name in SUMS
+    )
+    states = f"{none}, {function}State({levels})({arguments}) AS state, {number} AS number"
+    return " UNION ALL ".join(
+        (
+            _select(asked.dims, sums, asked.sums_sql(binding), binding),
+            _select(asked.dims, states, asked.durations_sql(binding), binding),
+        )
+    )
 
 
 def groups_sql(asked: Question, binding: Binding) -> str:
@@ -133,22 +157,6 @@ def _quantiles(asked: Question) -> tuple[str, str, str, str]:
         return levels, "quantilesExactWeighted", "latency_us, 1", "count()"
     arguments = "mapKeys(latency), mapValues(latency)"
     return levels, "quantilesExactWeightedArray", arguments, "sum(length(latency))"
-
-
-def _latencies(store: Store, asked: Question) -> dict[tuple[Any, ...], Sequence[float]]:
-    """Quantiles in microseconds by group; a group without a duration is absent."""
-    binding = Binding()
-    levels, function, arguments, number = _quantiles(asked)
-    measures = f"{function}State({levels})({arguments}) AS state, {number} AS number"
-    groups = _select(asked.dims, measures, asked.durations_sql(binding), binding)
-    joined = f"{function}Merge({levels})(state) AS q, sum(number) AS n"
-    statement = _with_totals(asked.dims, joined, groups)
-    found: dict[tuple[Any, ...], Sequence[float]] = {}
-    for row in store.query(statement, binding.values).rows:
-        *key, quantiles, number = row
-        if number:
-            found[tuple(key)] = [float(q) if asked.raw else midpoint_us(q) for q in quantiles]
-    return found
 
 
 def usage(store: Store, asked: Question) -> list[UsageRow]:
