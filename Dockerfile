@@ -10,7 +10,7 @@ COPY sinks sinks
 RUN pip install --no-cache-dir "$(grep -oE '^uv==[0-9.]+' requirements.lock)" \
  && python -m venv /opt/callmeter \
  && uv pip install --no-cache --python /opt/callmeter/bin/python \
-      -c requirements.lock '.[collector,processors,sinks,prometheus]'
+      -c requirements.lock '.[collector,processors,sinks,dashboard,prometheus]'
 
 FROM python:3.11.14-slim-bookworm
 RUN useradd --system --uid 10001 --home-dir /var/lib/callmeter --create-home callmeter

@@ -116,8 +116,8 @@ class Places:
         self.url = url
         self.spool = spool or (_SPOOL if _SPOOL.is_dir() else None)
 
-    def look(self) -> Iterator[Finding]:
-        """Every finding, in the order of the flow."""
+    def look(self, *, thorough: bool = True) -> Iterator[Finding]:
+        """Every finding, in the order of the flow; not ``thorough`` leaves out what is costly."""
         home = self.directory
         if self.url is not None:
             yield from look_at_collector(self.url)
@@ -129,7 +129,7 @@ class Places:
             from callmeter.cli.doctor_log import look_at_kafka
 
             yield from look_at_kafka(self.kafka_url)
-        yield from self._stored()
+        yield from self._stored(thorough=thorough)
         spool = self.spool
         if spool is not None:
             yield from looked("spool", "operations.md#spool", lambda: look_at_spool(spool))
@@ -143,7 +143,7 @@ class Places:
         owner = running(self.directory)
         return None if owner is None else owner.store_url
 
-    def _stored(self) -> Iterator[Finding]:
+    def _stored(self, *, thorough: bool) -> Iterator[Finding]:
         url = None
         with suppress(ModuleNotFoundError):  # told by the directory's finding
             url = self.store_to_ask()
@@ -158,6 +158,6 @@ class Places:
             yield Finding("store", State.WRONG, str(exc), "operations.md#store")
             return
         try:
-            yield from look_at_store(store)
+            yield from look_at_store(store, thorough=thorough)
         finally:
             store.close()

@@ -13,6 +13,10 @@ from callmeter.errors import CallmeterError
 GUIDES = "docs/guides"
 
 
+#: Pieces that only a thorough look asks for.
+THOROUGH = ("gaps", "unpriced", "twice")
+
+
 class State(StrEnum):
     """How a piece is."""
 

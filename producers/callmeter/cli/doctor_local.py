@@ -18,6 +18,7 @@ _EXTRAS = {
     "prices": ("genai_prices",),
     "processors": ("faust",),
     "sinks": ("clickhouse_connect",),
+    "dashboard": ("jinja2", "aiohttp"),
     "embedded": ("chdb",),
     "prometheus": ("prometheus_client",),
 }

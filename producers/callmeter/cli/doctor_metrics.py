@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from callmeter.cli.doctor_finding import Figure, Finding, State
+from callmeter.cli.doctor_finding import THOROUGH, Figure, Finding, State
 from callmeter.cli.monitor import Monitor
 from callmeter.errors import CallmeterError
 
@@ -38,7 +38,7 @@ METRICS = {
     "missing_envelopes": ((), "Envelopes of the last 7 days that never arrived."),
     "dropped_events": ((), "Events that producers heard from in 7 days say they dropped."),
     "unpriced_calls_last_day": ((), "Calls of the last 24 hours without a known price."),
-    "instrumented_twice_last_day": ((), "Calls of the last 24 hours metered by two roads at once."),
+    "instrumented_twice_last_hour": ((), "Calls of the last hour metered by two roads at once."),
     "spool_bytes": ((), "Bytes in the spool that could not be delivered yet."),
     "spool_oldest_seconds": ((), "Age of the oldest of them."),
     "spool_orphaned_sources": ((), "Sources in the spool whose process is gone."),
@@ -52,6 +52,8 @@ _VERIFIED = timedelta(days=2)
 #: are told to differ only when they differ so often in a row, a look apart.
 _SETTLED = timedelta(minutes=1)
 _AGREE_TRIES = 3
+#: What makes the store read days of calls is asked this often.
+_THOROUGH_S = 600.0
 _LEVEL = {State.OK: 0, State.NOTICE: 1, State.WRONG: 2}
 #: A look that has not come back for so many rounds hangs: the process is to be started again.
 _STUCK_ROUNDS = 20
@@ -61,20 +63,25 @@ class Ward:
     """The newest findings, for a scrape from any thread: a Prometheus collector."""
 
     def __init__(self) -> None:
+        self._findings: dict[str, list[Finding]] = {}
         self._figures: tuple[Figure, ...] = ()
         self._verified: tuple[Figure, ...] = ()
         self.looked_s: float | None = None
         self.moved_s = time.monotonic()
 
     def found(self, findings: list[Finding], took_s: float) -> None:
-        """Take up what one look found."""
-        worst: dict[str, int] = {}
+        """Take up what one look found; what only thorough looks ask for stays as it was."""
+        told: dict[str, list[Finding]] = {}
         for each in findings:
-            if each.state is not State.UNASKED:
-                worst[each.piece] = max(worst.get(each.piece, 0), _LEVEL[each.state])
+            told.setdefault(each.piece, []).append(each)
+        kept = {piece: self._findings[piece] for piece in THOROUGH if piece in self._findings}
+        self._findings = kept | told
         self._figures = (
-            *(Figure("state", level, {"piece": piece}) for piece, level in worst.items()),
-            *(figure for each in findings for figure in each.figures),
+            *(
+                Figure("state", max(_LEVEL.get(each.state, 0) for each in some), {"piece": piece})
+                for piece, some in self._findings.items()
+            ),
+            *(f for some in self._findings.values() for each in some for f in each.figures),
             Figure("look_timestamp_seconds", time.time()),
             Figure("look_seconds", took_s),
         )
@@ -124,10 +131,14 @@ def serve(
         if not quiet:
             click.echo(f"metrics are served at {monitor.url}/metrics")
         verify_at_s = time.monotonic() if verify_every_s else float("inf")
+        thorough_at_s = time.monotonic()
         differed = 0
         while not stopping.is_set():
             began_s = time.monotonic()
-            findings = list(places.look())
+            thorough = began_s >= thorough_at_s
+            if thorough:
+                thorough_at_s = began_s + max(_THOROUGH_S, every_s)
+            findings = list(places.look(thorough=thorough))
             ward.found(findings, time.monotonic() - began_s)
             if time.monotonic() >= verify_at_s:
                 differed = 0 if _verify(places, ward, tries=differed) else differed + 1

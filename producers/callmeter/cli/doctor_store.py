@@ -21,14 +21,16 @@ SKEW_NOTICE_S = 2.0
 SKEW_WRONG_S = 60.0
 
 
-def look_at_store(store: Store) -> Iterator[Finding]:
-    """Findings of an open store."""
+def look_at_store(store: Store, *, thorough: bool) -> Iterator[Finding]:
+    """Findings of an open store; ``thorough`` asks what costs it more than a moment too."""
     reached = list(looked("store", "operations.md#store", lambda: _schema(store)))
     yield from reached
     if reached[0].state is State.WRONG:
         return
     yield from looked("clock", "operations.md#clock", lambda: _clock(store))
     yield from looked("dead letters", "operations.md#dead-letters", lambda: _dead_letters(store))
+    if not thorough:
+        return
     yield from looked("gaps", "operations.md#gaps", lambda: _gaps(store))
     yield from looked("unpriced", "prices.md", lambda: _unpriced(store))
     yield from looked("twice", "operations.md#instrumented-twice", lambda: _twice(store))
@@ -132,8 +134,10 @@ def _twice(store: Store) -> Finding:
     from callmeter_sinks.queries.twice import metered_twice
 
     guide = "operations.md#instrumented-twice"
-    found = metered_twice(store, since=datetime.now(UTC) - _UNPRICED)
-    figures = (Figure("instrumented_twice_last_day", sum(each.pairs for each in found)),)
+    found = metered_twice(store, since=datetime.now(UTC) - RECENT)
+    figures = (Figure("instrumented_twice_last_hour", sum(each.pairs for each in found)),)
     if not found:
-        return Finding("twice", State.OK, "no call of a day came by two roads", guide, figures)
+        return Finding(
+            "twice", State.OK, "no call of the last hour came by two roads", guide, figures
+        )
     return Finding("twice", State.NOTICE, "; ".join(map(str, found)), guide, figures)
