@@ -25,6 +25,10 @@ from callmeter.schema.topics import METERED
     "--accept-loss", is_flag=True,
     help="Go on behind records that the log's retention removed; the loss is recorded.",
 )  # fmt: skip
+@click.option(
+    "--metrics", "metrics_at", metavar="HOST:PORT", default=None, envvar="CALLMETER_SINK_METRICS",
+    help="Serve /metrics, /healthz and /readyz here; a port alone is on loopback, 0 a free one.",
+)  # fmt: skip
 @options.verbosity
 def command(
     kafka_url: str,
@@ -32,6 +36,7 @@ def command(
     drain: bool,
     serve_port: int | None,
     accept_loss: bool,
+    metrics_at: str | None,
     quiet: bool,
 ) -> None:
     r"""Insert metered records into ClickHouse, exactly once, until SIGTERM.
@@ -79,6 +84,12 @@ def command(
             return Sink(store, source, accept_loss=accept_loss)
 
         sink = SinkGroup([make(topic) for topic in STREAMS])
+        if metrics_at is not None:
+            from callmeter.cli.sink_metrics import sink_monitor
+
+            monitor = stack.enter_context(sink_monitor(metrics_at, lambda: sink.stats))
+            if not quiet:
+                click.echo(f"metrics are served at {monitor.url}/metrics")
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: sink.stop())
         stats = sink.drain() if drain else sink.run()
