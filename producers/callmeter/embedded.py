@@ -3,6 +3,7 @@
     DIR/lock        who owns the directory (flock, with the pid)
     DIR/log.db      the log: topics, state and positions in one SQLite file
     DIR/store/      ClickHouse's data, opened in this process
+    DIR/notify/     which alerts were delivered, if it notifies
     DIR/running     where the owner serves: JSON with pid, url and store_url
 
 This module and the command line alone see all three packages.
@@ -70,6 +71,8 @@ class EmbeddedOptions:
     partitions: int = EMBEDDED_PARTITIONS
     #: The collector's settings in full; instead of address and keys above.
     collector: CollectorConfig | None = None
+    #: Whom to tell of alerts: docs/guides/notify.md.
+    notify_config: Path | None = None
 
 
 class Embedded:
@@ -123,6 +126,7 @@ class Embedded:
         running_file.unlink(missing_ok=True)
         store_url = self._start_store()
         self._start_sink()
+        self._start_notify()
         self._start_processors()
         self._start_collector()
         state = Running(pid=os.getpid(), url=self.url, store_url=store_url)
@@ -160,6 +164,19 @@ class Embedded:
         self._stack.callback(sink.stop)
         sink.start()
         self._parts.append(lambda: sink.failed)
+
+    def _start_notify(self) -> None:
+        """Before the processors, so that it ends after them and takes their last alerts."""
+        if self._settings.notify_config is None:
+            return
+        from callmeter_processors.notify.config import read_config
+        from callmeter_processors.notify.thread import NotifyThread
+
+        config = read_config(self._settings.notify_config)
+        notify = NotifyThread(self._log, self.directory, config)
+        notify.start()
+        self._stack.callback(notify.stop)
+        self._parts.append(lambda: notify.failed)
 
     def _start_processors(self) -> None:
         from callmeter.pricing.watching import BookWatch

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
+import urllib.request
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from callmeter.ids import uuid7
 from callmeter.log.record import NewRecord
 from callmeter.log.sqlite_log import SqliteLog
 from callmeter.schema.alerts import Alert, encode_alert
@@ -164,6 +167,48 @@ def test_one_process_a_state(place: Place) -> None:
         assert str(process.pid) in ran.err
         os.kill(process.pid, signal.SIGTERM)
         assert process.wait(60) == 0
+
+
+def test_up_notifies_by_itself(tmp_path: Path) -> None:
+    """A budget is crossed by what a program sends; the webhook hears of it, also after a kill."""
+    home = tmp_path / "data"
+    config = tmp_path / "notify.toml"
+    with AlertReceiver() as receiver:
+        config.write_text(f"[[target]]\ntype = 'webhook'\nurl = '{receiver.url}'\n")
+        arguments = ("up", "--dir", home, "--port", "0", "--notify-config", config)
+        for turn, name in enumerate(("first", "second"), start=1):
+            with started(*arguments) as process:
+                assert process.stdout is not None
+                url = re.findall(r"http://\S+?(?=,)", process.stdout.readline())[0]
+                ran = callmeter("budget", "set", name, "--limit", "1", "--thresholds", "100%",
+                                "--scope", f"service={name}", "--dir", home)  # fmt: skip
+                assert ran.code == 0, ran.err
+                assert callmeter("notify", "--dir", home, "--config", config).code == 73
+                until(partial(_spend, url, name, receiver, turn))
+                process.kill()
+                process.wait()
+        assert len(receiver.taken) == 2
+        assert {json.loads(r.body)["alert"]["rule"] for r in receiver.requests} == {
+            "first", "second",
+        }  # fmt: skip
+
+
+def _spend(url: str, service: str, receiver: AlertReceiver, alerts: int) -> bool:
+    """Two dollars more; whether so many alerts were taken."""
+    event = {
+        "kind": "cost", "ts_us": time.time_ns() // 1000, "started_us": time.time_ns() // 1000,
+        "cost_pico": str(2 * 10**12), "source": "bill",
+    }  # fmt: skip
+    header = {
+        "v": 1, "source": uuid7(), "seq": 0, "n": 1, "sent_us": time.time_ns() // 1000,
+        "project": "p", "service": service,
+    }  # fmt: skip
+    body = "".join(json.dumps(x, separators=(",", ":")) + "\n" for x in (header, event))
+    request = urllib.request.Request(f"{url}/v1/envelopes", body.encode(), method="POST")
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        assert answer.status == 200
+    time.sleep(0.3)  # the pace of spending
+    return len(receiver.taken) >= alerts
 
 
 @pytest.mark.parametrize(

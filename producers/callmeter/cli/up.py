@@ -19,6 +19,10 @@ _CHECK_S = 0.5
 @options.directory
 @options.listening
 @serving_options
+@click.option(
+    "--notify-config", type=click.Path(path_type=Path, dir_okay=False), default=None,
+    metavar="FILE", help="Tell these targets of alerts: see docs/guides/notify.md.",
+)  # fmt: skip
 @options.verbosity
 def command(
     directory: Path | None,
@@ -27,6 +31,7 @@ def command(
     api_keys: tuple[str, ...],
     read_keys: tuple[str, ...],
     serving: Serving,
+    notify_config: Path | None,
     quiet: bool,
 ) -> None:
     r"""Run the whole pipeline in this process: collector, log, meter, sink and store.
@@ -41,7 +46,9 @@ def command(
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
-    settings = EmbeddedOptions(collector=serving.config(host, port, api_keys, read_keys))
+    settings = EmbeddedOptions(
+        collector=serving.config(host, port, api_keys, read_keys), notify_config=notify_config
+    )
     with Embedded(home, settings) as pipeline:
         if not quiet:
             click.echo(f"callmeter is up: send to {pipeline.url}, data in {home}; Ctrl-C stops it")
