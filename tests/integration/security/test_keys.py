@@ -93,6 +93,26 @@ def test_a_key_file_that_is_gone_or_broken(guarded) -> None:
     guarded.serves()
 
 
+def test_beyond_loopback_nothing_starts_without_keys(tmp_path) -> None:
+    """An empty key file, or one whose keys are all revoked, is no key."""
+    path = tmp_path / "keys.json"
+    home = tmp_path / "home"
+    serving = ("up", "--host", "0.0.0.0", "--port", 0, "--dir", home)
+    for more, said in (
+        ((), "without API keys"),
+        (("--keys-file", path), "there is no key file"),
+    ):
+        ran = callmeter(*serving, *more)
+        assert (ran.code, ran.out) == (78, "")
+        assert said in ran.err
+    _, record = create_key(path, ["shop"], "write", now_us=1)
+    revoke_key(path, record.id, now_us=2)
+    ran = callmeter(*serving, "--keys-file", path)
+    assert ran.code == 78
+    assert "without API keys" in ran.err
+    assert not home.exists()
+
+
 def test_a_keys_own_limits(guarded) -> None:
     from callmeter.collector.keys import KeyLimits
 
