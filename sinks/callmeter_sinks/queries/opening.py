@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from callmeter.errors import UsageError
 from callmeter.money import to_pico
-from callmeter.schema.budgets import TAG, Budget
+from callmeter.schema.budgets import DIMENSIONS, TAG, Budget
 from callmeter_sinks.clickhouse.store import Store
 from callmeter_sinks.queries.dimensions import MODEL_OPERATIONS_SQL, Binding
 
@@ -121,7 +122,9 @@ def _entity(budget: Budget, binding: Binding) -> str:
 
 
 def _column(name: str, binding: Binding) -> str:
-    """A dimension's column: names are checked when a budget is read, a tag's key is bound."""
+    """A dimension's column, if there is one of that name; a tag's key is bound."""
     if name.startswith(TAG):
         return f"tags[{binding.add(name[len(TAG) :], 'String')}]"
+    if name not in DIMENSIONS:
+        raise UsageError(f"a budget has no dimension {name[:60]!r}")
     return f"`{name}`"
