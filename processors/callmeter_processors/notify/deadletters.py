@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ import msgspec
 from msgspec import Raw, Struct
 
 from callmeter.errors import CannotWriteError, DataError
+
+logger = logging.getLogger(__name__)
 
 
 class DeadLetter(Struct, kw_only=True):
@@ -55,7 +58,11 @@ class DeadLetterFile:
 
 
 def read_letters(path: Path) -> Iterator[DeadLetter]:
-    """The lines of a file, each alert and target once; ``DataError`` with the line that is none."""
+    """The lines of a file, each alert and target once; ``DataError`` with the line that is none.
+
+    A line that a kill cut short is passed over with a warning: its delivery was not marked as done,
+    so it was written once more.
+    """
     seen: set[tuple[str, bytes]] = set()
     try:
         lines = path.read_bytes().splitlines()
@@ -67,6 +74,9 @@ def read_letters(path: Path) -> Iterator[DeadLetter]:
         try:
             letter = _decoder.decode(line)
         except msgspec.DecodeError as exc:
+            if "truncated" in str(exc):
+                logger.warning("%s, line %d is cut short and left out", path, number)
+                continue
             raise DataError(f"{path}, line {number}: no dead letter: {exc}") from exc
         key = (letter.target, bytes(letter.alert))
         if key not in seen:
