@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from callmeter.cli.app import cli
+from support.operations import tool
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -107,3 +108,15 @@ def test_prometheus_scrapes_services_that_there_are() -> None:
             for target in static["targets"]:
                 name, _, port = target.partition(":")
                 assert any(port in str(word) for word in SERVICES[name]["command"]), target
+
+
+def test_promtool_takes_the_configuration_and_the_rules(tmp_path: Path) -> None:
+    folder = ROOT / "deploy" / "prometheus"
+    text = (folder / "prometheus.yml").read_text()
+    (tmp_path / "prometheus.yml").write_text(text.replace("/etc/prometheus/", f"{folder}/"))
+    done = subprocess.run(
+        [tool("promtool"), "check", "config", str(tmp_path / "prometheus.yml")],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "rules found" in done.stdout
