@@ -4,7 +4,7 @@ A batch is gathered for ``gather_s``, or until it is full, then written in one t
 of its partitions. Then comes a rest, in which records wait in a bounded buffer:
 
 - none after a full batch: there is more, and a full batch costs the least per record;
-- so long that writing takes at most half of the time, if transactions are slow;
+- so long that writing takes at most a third of the time, if transactions are slow;
 - so long that a trickle is written every ``idle_s``.
 
 The first record after a silence waits for ``gather_s`` only, whatever was before.
@@ -14,10 +14,11 @@ from __future__ import annotations
 
 #: Of the newest transaction in the average; one slow one is no trend.
 _NEWEST = 0.3
-#: A rest is so many times as long as writing takes.
-_REST = 1.0
+#: A rest is so many times as long as writing takes. With 1 the latency of a busy machine was worse,
+#: and that of an idle one no better (docs/decisions/0018).
+_REST = 2.0
 #: Fewer records than this in a batch are a trickle.
-_TRICKLE = 3
+_TRICKLE = 10
 
 
 class Pace:
