@@ -138,6 +138,26 @@ def test_a_ring_follows_its_file(path: Path) -> None:
     assert set(last_used(path)) >= {record.id}
 
 
+def test_a_mounted_secret_is_swapped_by_a_link(path: Path) -> None:
+    """As Kubernetes does it: the file is a link into a folder that is itself a link."""
+    path.parent.mkdir()
+    first, _ = create_key(path.parent / "..1" / "keys.json", ["p"], "write", now_us=NOW)
+    second, _ = create_key(path.parent / "..2" / "keys.json", ["p"], "write", now_us=NOW)
+    data = path.parent / "..data"
+    data.symlink_to("..1")
+    path.symlink_to("..data/keys.json")
+    ring = KeyRing()
+    watch = KeyWatch(path, ring)
+    watch.look()
+    assert ring.find(first, NOW) is not None
+    draft = path.parent / "..draft"
+    draft.symlink_to("..2")
+    draft.replace(data)
+    watch.look()
+    assert ring.find(first, NOW) is None
+    assert ring.find(second, NOW) is not None
+
+
 def test_credentials_end_with_their_key(path: Path) -> None:
     key, record = create_key(path, ["p"], "write", now_us=NOW)
     ring = KeyRing()
