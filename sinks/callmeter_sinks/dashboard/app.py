@@ -34,12 +34,16 @@ logger = logging.getLogger("callmeter.dashboard")
 
 #: Streams and pages that look at nearly the same time share one look at the store.
 _LOOK_S = 0.1
+#: Which projects there are changes seldom, and is only offered as a choice.
+_PROJECTS_S = 10.0
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 #: Path to page. A panel is a part of a page that reads single calls: it comes after the page.
 PAGES: dict[str, PageMaker] = {
     "/": overview.page,
+    "/panels/durations": overview.durations,
+    "/panels/services": overview.services,
     "/panels/errors": overview.errors,
     "/panels/users": overview.users,
     "/budgets": budgets.page,
@@ -112,8 +116,9 @@ def end_streams(app: web.Application) -> None:
 
 
 def dashboard_app(store: Store, *, access: Access = OPEN, keep_s: float = 1.0) -> web.Application:
-    """The dashboard as an application of its own."""
+    """The dashboard as an application of its own; ``/healthz`` says that it lives."""
     app = web.Application(client_max_size=2**16)
+    app.router.add_get("/healthz", _healthz)
     dashboard_routes(store, access=access, keep_s=keep_s)(app)
     return app
 
@@ -189,6 +194,10 @@ def is_loopback(url: str | None) -> bool:
         return False
 
 
+async def _healthz(_request: web.Request) -> web.Response:
+    return web.json_response({"status": "ok"})
+
+
 async def _stream(request: web.Request, _reader: Reader) -> web.StreamResponse:
     return await request.app[DASHBOARD].changes.stream(request)
 
@@ -218,7 +227,9 @@ async def projects_of(dashboard: Dashboard, reader: Reader) -> list[str]:
     """The projects that a reader may choose from."""
     if reader.projects is not None:
         return sorted(reader.projects)
-    return await dashboard.reading.ask("projects", lambda queries: timeline.projects(queries.store))
+    return await dashboard.reading.ask(
+        "projects", lambda queries: timeline.projects(queries.store), lasting_s=_PROJECTS_S
+    )
 
 
 def _problem(request: web.Request, status: int, title: str, detail: str) -> web.Response:

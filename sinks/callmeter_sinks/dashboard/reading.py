@@ -14,6 +14,8 @@ from callmeter_sinks.queries import Queries
 
 T = TypeVar("T")
 
+#: Key to when it was asked (monotonic seconds), and the answer.
+_Table = OrderedDict[Hashable, tuple[float, asyncio.Future[Any]]]
 _THREADS = 4
 _MOST_KEPT = 512
 
@@ -29,15 +31,27 @@ class Reading:
         self.queries = Queries(store)
         self._keep_s = keep_s
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="callmeter-dashboard")
-        self._asked: OrderedDict[Hashable, tuple[float, asyncio.Future[Any]]] = OrderedDict()
+        self._asked: _Table = OrderedDict()
+        self._lasting: _Table = OrderedDict()
 
     async def ask(
-        self, key: Hashable, question: Callable[[Queries], T], *, keep_s: float | None = None
+        self,
+        key: Hashable,
+        question: Callable[[Queries], T],
+        *,
+        keep_s: float | None = None,
+        lasting_s: float | None = None,
     ) -> T:
-        """The answer, of now or of at most ``keep_s`` ago. Raises what the question raises."""
+        """The answer, of now or of at most ``keep_s`` ago. Raises what the question raises.
+
+        With ``lasting_s`` it is given again for so long, whatever has changed meanwhile.
+        """
         now = time.monotonic()
         kept_s = self._keep_s if keep_s is None else min(keep_s, self._keep_s)
-        held = self._asked.get(key)
+        table = self._asked
+        if lasting_s is not None:
+            kept_s, table = lasting_s, self._lasting
+        held = table.get(key)
         if held is not None and (not held[1].done() or now - held[0] < kept_s):
             answer: T = await asyncio.shield(held[1])
             return answer
@@ -45,10 +59,10 @@ class Reading:
         future = loop.run_in_executor(self._threads, question, self.queries)
         # Whoever asked first may go away before the answer comes: its error is then nobody's.
         future.add_done_callback(lambda done: done.cancelled() or done.exception())
-        self._asked[key] = (now, future)
-        self._asked.move_to_end(key)
-        while len(self._asked) > _MOST_KEPT:
-            self._asked.popitem(last=False)
+        table[key] = (now, future)
+        table.move_to_end(key)
+        while len(table) > _MOST_KEPT:
+            table.popitem(last=False)
         return await asyncio.shield(future)
 
     def forget(self) -> None:

@@ -14,9 +14,11 @@ from callmeter_sinks.verify import VerifyResult, verify
 
 logger = logging.getLogger("callmeter.dashboard")
 
-#: A look at the page verifies again what is older than this, over this much of the past.
+#: A look at the page verifies again what is older than this, over the newest of the past; whoever
+#: asks for it gets a day. An embedded engine answers one question at a time, so pages wait for it.
 AGAIN_AFTER = timedelta(minutes=10)
-COVERED = timedelta(days=1)
+LOOKED = timedelta(hours=1)
+ASKED = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +52,13 @@ class Verifying:
     def wanted(self) -> None:
         """Somebody looks: run if there is no result of late."""
         fresh = self.last is not None and self._now() - self.last.ended < AGAIN_AFTER
-        if not fresh and not self.running:
-            self.start()
+        if not fresh:
+            self.start(LOOKED)
 
-    def start(self) -> None:
-        """Begin a run, unless one is under way."""
+    def start(self, covered: timedelta = ASKED) -> None:
+        """Begin a run over that much of the past, unless one is under way."""
         if not self.running:
-            self._task = asyncio.create_task(self._run())
+            self._task = asyncio.create_task(self._run(covered))
 
     async def stop(self) -> None:
         """Let go of a run; the question in hand ends by itself."""
@@ -64,9 +66,9 @@ class Verifying:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _run(self) -> None:
+    async def _run(self, covered: timedelta) -> None:
         began = self._now()
-        since = began - COVERED
+        since = began - covered
         try:
             result = await self._reading.ask(
                 ("verify", began), lambda queries: verify(queries.store, since)

@@ -16,7 +16,8 @@ from support.cli import callmeter, started
 from support.embedded import Pipeline
 
 PAGES = ("/", "/budgets", "/calls", "/experiments", "/data-health", f"/trace/{'0' * 32}",
-         "/alert/none/trace", "/panels/users", "/panels/errors", "/?range=7y")  # fmt: skip
+         "/alert/none/trace", "/panels/users", "/panels/errors",
+         "/panels/services", "/panels/durations", "/?range=7y")  # fmt: skip
 READ_ALL, READ_ONE = "read-all-key-0123", "read-one-key-0123"
 
 
@@ -135,6 +136,10 @@ def test_an_address_beyond_this_machine_needs_a_key(embedded: Pipeline) -> None:
     ran = callmeter("dashboard", "--store", owner.store_url, "--host", "0.0.0.0", "--port", "0")
     assert ran.code == 78
     assert "--read-key" in ran.err
+
+
+def test_a_probe_needs_no_key(keyed: str) -> None:
+    assert ask(keyed, "/healthz").text == '{"status": "ok"}'
 
 
 @pytest.mark.parametrize("path", [*PAGES, "/stream"])

@@ -19,40 +19,32 @@ _TOP = 8
 #: Models with a colour of their own; the rest share one.
 _COLOURED = 6
 _OTHERS = "all others"
+_QUANTILES = ("p50", "p95", "p99")
 _NOW = timedelta(minutes=5)
 
 
 async def page(asked: Asked) -> Page:
-    """The page; its panels ``errors`` and ``users`` come after it."""
-    bounds = await _bounds(asked)
-    asked = replace(asked, view=fitting(asked.view, bounds, asked.now))
+    """The page: what sums tell quickly. Its panels come after it, each by a question of its own."""
+    asked = await fitting(asked)
     view = asked.view
-    models, services, recent, sums, (durations, whole) = await asyncio.gather(
+    models, recent, sums = await asyncio.gather(
         asked.query("report", "model", by=["model"], top=_TOP, **view.asked()),
-        asked.query("report", "service", by=["service"], top=_TOP, **view.asked()),
         _recent(asked),
         asked.read("sums", partial(timeline.sums, view=view, by="model")),
-        asked.read("durations", partial(timeline.durations, view=view)),
     )
     totals = models.totals
-    x = _windows(view, sums, durations, bounds, asked.now)
-    failed = sum(each.failures for each in sums)
+    x = _windows(view, [each.start for each in sums], asked.now)
     return Page(
         "overview.html",
         {
             "title": "Overview",
             "totals": totals,
-            "whole": whole,
             "recent": recent,
-            "failed": failed,
             "models": models,
-            "services": services,
-            "bounds": bounds,
+            "bounds": None if totals.calls else await _bounds(asked),
             "charts": {
                 "cost": cost_chart(view, x, sums),
                 "calls": calls_chart(view, x, sums),
-                "latency": durations_chart(view, x, durations, "latency"),
-                "ttft": durations_chart(view, x, durations, "ttft"),
             }
             if totals.calls
             else {},
@@ -61,25 +53,47 @@ async def page(asked: Asked) -> Page:
     )
 
 
+async def durations(asked: Asked) -> Page:
+    """Panel: latency and time to first token, over the time and over all of it."""
+    asked = await fitting(asked)
+    view = asked.view
+    rows, whole = await asked.read("durations", partial(timeline.durations, view=view))
+    x = _windows(view, [row.start for row in rows if row.start is not None], asked.now)
+    shown = [
+        durations_chart(view, x, rows, name, held)
+        for name, held in (("latency", whole.latency_ms), ("ttft", whole.ttft_ms))
+    ]
+    return Page("panel-durations.html", {"charts": shown})
+
+
+async def services(asked: Asked) -> Page:
+    """Panel: the services that cost most."""
+    view = asked.view
+    rows = await asked.query("report", "service", by=["service"], top=_TOP, **view.asked())
+    return Page("panel-services.html", {"services": rows})
+
+
 async def errors(asked: Asked) -> Page:
     """Panel: failed calls by kind, with the newest as an example."""
-    view = fitting(asked.view, await _bounds(asked), asked.now)
+    view = asked.view
     rows = await asked.query("errors", view.window, limit=_TOP, **view.asked())
     return Page("panel-errors.html", {"errors": rows})
 
 
 async def users(asked: Asked) -> Page:
     """Panel: the users that cost most."""
-    view = fitting(asked.view, await _bounds(asked), asked.now)
+    view = asked.view
     rows = await asked.query("report", "user", by=["user"], top=_TOP, **view.asked())
     return Page("panel-users.html", {"users": rows})
 
 
-def fitting(view: View, bounds: tuple[datetime, datetime] | None, now: datetime) -> View:
-    """All time by the window that suits what there is."""
-    if view.range != ALL or bounds is None:
-        return view
-    return replace(view, window=window_for(bounds[0], min(bounds[1], now)))
+async def fitting(asked: Asked) -> Asked:
+    """The same question, but all time by the window that suits what there is."""
+    bounds = await _bounds(asked) if asked.view.range == ALL else None
+    if bounds is None:
+        return asked
+    window = window_for(bounds[0], min(bounds[1], asked.now))
+    return replace(asked, view=replace(asked.view, window=window))
 
 
 async def _bounds(asked: Asked) -> tuple[datetime, datetime] | None:
@@ -97,16 +111,9 @@ async def _recent(asked: Asked) -> object:
     return (await asked.query("report", "recent", since, by=[], **wanted)).totals
 
 
-def _windows(
-    view: View,
-    sums: Sequence[Sums],
-    durations: Sequence[Durations],
-    bounds: tuple[datetime, datetime] | None,
-    now: datetime,
-) -> list[datetime]:
+def _windows(view: View, seen: Sequence[datetime], now: datetime) -> list[datetime]:
     """The windows of the charts: of the range, as far as it has begun, empty ones included."""
-    seen = [each.start for each in sums] + [each.start for each in durations if each.start]
-    if not seen or bounds is None:
+    if not seen:
         return []
     first = view.since if view.since is not None else min(seen)
     last = view.until - timedelta(microseconds=1) if view.until is not None else now
@@ -160,22 +167,40 @@ def calls_chart(view: View, x: Sequence[datetime], sums: Sequence[Sums]) -> Char
 
 
 def durations_chart(
-    view: View, x: Sequence[datetime], rows: Sequence[Durations], name: str
+    view: View,
+    x: Sequence[datetime],
+    rows: Sequence[Durations],
+    name: str,
+    whole: Sequence[float] | None,
 ) -> Chart:
-    """p50, p95 and p99 by window."""
+    """p50, p95 and p99 by window; the note says them over the whole time."""
     held = {
         row.start: row.latency_ms if name == "latency" else row.ttft_ms
         for row in rows
         if row.start is not None
     }
     lines = []
-    for place, label in enumerate(("p50", "p95", "p99")):
+    for place, label in enumerate(_QUANTILES):
         values = [each[place] if (each := held.get(at)) is not None else None for at in x]
         said = [figures.ms(value) for value in values]
         lines.append(Line(label, values, said, charts.colour(place)))
     title = "Latency" if name == "latency" else "Time to first token"
+    over = (
+        ""
+        if whole is None
+        else ", ".join(
+            f"{label} {figures.ms(value)}" for label, value in zip(_QUANTILES, whole, strict=True)
+        )
+    )
     return Chart(
-        name, f"{title} by {view.window}", "lines", charts.epoch(x), _texts(view, x), lines, "ms"
+        id=name,
+        title=f"{title} by {view.window}",
+        kind="lines",
+        x=charts.epoch(x),
+        x_texts=_texts(view, x),
+        lines=lines,
+        unit="ms",
+        note=f"Over the whole time: {over}." if over else "",
     )
 
 

@@ -53,6 +53,7 @@ function marks(data) {
     ctx.strokeStyle = colour("mark");
     ctx.fillStyle = colour("mark");
     ctx.setLineDash([4 * devicePixelRatio, 4 * devicePixelRatio]);
+    ctx.textAlign = "left";
     ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
     for (const mark of data.marks) {
       const at = plot.valToPos(mark.x, "x", true);

@@ -22,7 +22,9 @@ function say(text, kind) {
 }
 
 function parts(root) {
-  return [...root.querySelectorAll("[data-live][id]")];
+  // What is in a panel is the panel's business.
+  const every = [...root.querySelectorAll("[data-live][id]")];
+  return every.filter((part) => part.closest("[data-panel]") === null);
 }
 
 function remember(root) {

@@ -4,6 +4,7 @@ import { drawAll } from "./charts.js";
 
 const AGAIN_MS = 10000;
 const asked = new Map(); // id → { url, at }
+const shown = new WeakMap(); // panel → what it was filled with
 
 async function load(panel) {
   const url = panel.dataset.panel;
@@ -13,8 +14,13 @@ async function load(panel) {
     const answer = await fetch(url, { headers: { Accept: "text/html" } });
     if (answer.status === 401) return location.reload();
     if (!answer.ok) throw new Error(`the server said ${answer.status}`);
-    const parsed = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const html = await answer.text();
+    if (shown.get(panel) === html) return;
+    shown.set(panel, html);
+    const open = [...panel.querySelectorAll("details[open]")].map((each) => each.id);
+    const parsed = new DOMParser().parseFromString(html, "text/html");
     panel.replaceChildren(...parsed.body.childNodes);
+    for (const id of open) if (id) document.getElementById(id)?.setAttribute("open", "");
     drawAll(panel);
   } catch (error) {
     if (panel.querySelector("table") === null) {
