@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import http.client
+import ssl
 import time
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from callmeter.cli.doctor_finding import Finding, State
 from callmeter.cli.doctor_store import skew
+from callmeter.settings import resolve
 
 _TIMEOUT_S = 5.0
+
+
+def _connection(parts: SplitResult) -> http.client.HTTPConnection:
+    """Not yet connected; certificates are verified by the system's authorities, or ``ca_file``."""
+    host = parts.hostname or ""
+    if parts.scheme != "https":
+        return http.client.HTTPConnection(host, parts.port, timeout=_TIMEOUT_S)
+    context = ssl.create_default_context(cafile=resolve().ca_file)
+    return http.client.HTTPSConnection(host, parts.port, timeout=_TIMEOUT_S, context=context)
 
 
 def look_at_collector(url: str) -> Iterator[Finding]:
     """Readiness by ``/readyz``, the clock by the answer's ``Date`` (whole seconds)."""
     guide = "collector.md#health-and-metrics"
     parts = urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     try:
-        connection = kind(parts.hostname or "", parts.port, timeout=_TIMEOUT_S)
-    except ValueError as exc:
+        connection = _connection(parts)
+    except (ValueError, OSError) as exc:
         yield Finding("collector", State.WRONG, f"{url}: {exc}", guide)
         return
     try:
