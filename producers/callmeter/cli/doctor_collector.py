@@ -28,9 +28,8 @@ def _connection(parts: SplitResult) -> http.client.HTTPConnection:
 def look_at_collector(url: str) -> Iterator[Finding]:
     """Readiness by ``/readyz``, the clock by the answer's ``Date`` (whole seconds)."""
     guide = "collector.md#health-and-metrics"
-    parts = urlsplit(url)
     try:
-        connection = _connection(parts)
+        connection = _connection(urlsplit(url))
     except (ValueError, OSError) as exc:
         yield Finding("collector", State.WRONG, f"{url}: {exc}", guide)
         return
