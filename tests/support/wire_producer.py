@@ -21,25 +21,27 @@ CALLS = 3
 
 @dataclass
 class WireProducer:
-    """Makes envelopes of three calls; ``fields`` lie over each call, ``seqs`` count from 0."""
+    """Makes envelopes of three calls; ``fields`` lie over each call, ``sent`` is the next seq."""
 
     project: str = "shop"
     source: str = field(default_factory=uuid7)
     fields: dict[str, Any] = field(default_factory=dict)
     sent: int = 0
+    accepted: int = 0
 
     def envelope(self, *more: dict[str, Any]) -> Sealed:
         """The next one: its calls, then ``more`` events."""
         now_us = time.time_ns() // 1000
         events = [self._call(now_us, index) for index in range(CALLS)]
         lines = [line(event) for event in (*events, *more)]
+        self.accepted += len(lines)
         header = Header(
             source=self.source,
             seq=self.sent,
             n=len(lines),
             sent_us=now_us,
             project=self.project,
-            accepted=(self.sent + 1) * len(lines),
+            accepted=self.accepted,
         )
         self.sent += 1
         return Sealed(self.source, header.seq, header.n, encode(header, lines))
