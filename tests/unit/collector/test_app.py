@@ -145,6 +145,32 @@ async def test_rates_are_by_key(start) -> None:
     assert (await c.envelopes(envelope(), "shop-key-1"))[0] == 200
 
 
+async def test_bytes_are_counted_by_key_and_a_debt_is_told_before_a_body_is_read(start) -> None:
+    c = await start(keys=KEYS, rate_bytes_per_s=1000.0)
+    assert (await c.envelopes(envelope(pad=5000), "shop-key-1"))[0] == 200
+    status, answer = await c.envelopes(b"not even looked at", "shop-key-1")
+    assert (status, answer["reason"]) == (429, "rate")
+    assert 1 <= int(c.headers["Retry-After"]) <= 5
+    assert (await c.envelopes(envelope(pad=5000), "both-key-1"))[0] == 200
+    c.clock.advance(5.0)
+    assert (await c.envelopes(envelope(), "shop-key-1"))[0] == 200
+
+
+async def test_while_it_stops_what_is_new_is_sent_away(start) -> None:
+    c = await start()
+    ended = []
+    c.context.on_drain.append(lambda: ended.append(1))
+    c.context.drain()
+    status, answer = await c.envelopes(envelope())
+    assert (status, answer["reason"]) == (503, "stopping")
+    assert (c.headers["Retry-After"], c.headers["Connection"]) == ("2", "close")
+    assert (await c.get("/readyz"))[0] == 503
+    assert (await c.get("/healthz"))[0] == 200
+    assert (await c.get("/metrics"))[0] == 200
+    assert ended == [1]
+    assert c.appender.values() == []
+
+
 async def test_a_log_that_is_away_is_503_and_not_ready(start) -> None:
     c = await start()
     assert (await c.get("/readyz"))[0] == 200
