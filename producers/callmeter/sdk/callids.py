@@ -13,10 +13,16 @@ _VERSION = 7 << 12
 
 def digits_of(started_ns: int, span: int) -> str:
     """32 hex digits: the call's id without dashes, and its trace's id if it is the root."""
+    first, second = halves_of(started_ns, span)
+    return first + second
+
+
+def halves_of(started_ns: int, span: int) -> tuple[str, str]:
+    """Twice 16 of these digits."""
     ms, rest = divmod(started_ns, 1_000_000)
     high = ms << 16 | _VERSION | rest * 4096 // 1_000_000
     # bytes.hex() is a third of a format specification's time.
-    return high.to_bytes(8, "big").hex() + (_VARIANT | span).to_bytes(8, "big").hex()
+    return high.to_bytes(8, "big").hex(), (_VARIANT | span).to_bytes(8, "big").hex()
 
 
 def span_of(span: int) -> str:

@@ -8,44 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from callmeter.schema.envelope import MAX_BYTES
+from callmeter.sdk.call_line import CallLines
 from callmeter.sdk.callids import digits_of, span_of, uuid_of
+from callmeter.sdk.event_fields import (
+    BEGIN,
+    HOMES,
+    MAX_DIM_CHARS,
+    MAX_DURATION_US,
+    MAX_LINE_BYTES,
+    NUMBER,
+    NUMBER_FIELDS,
+    usage_of,
+)
 from callmeter.sdk.scrub import REDACTED, cut_text, cut_texts, redact, valid_unicode
 
 if TYPE_CHECKING:
     from callmeter.sdk.call import Call
     from callmeter.settings import Settings
-
-#: The longest line: an envelope's limit less the longest header.
-MAX_LINE_BYTES = MAX_BYTES - 16 * 1024
-MAX_DIM_CHARS = 256
-MAX_UNITS = 2**40
-MAX_DURATION_US = 2**44
-MAX_USAGE_UNITS = 64
-
-_NUMBER_FIELDS = {"http_status": (0, 999), "attempts": (1, 1_000_000)}
-_BEGIN, _END, _NUMBER = "begin", "end", "number"
-#: Attributes that are fields of their own: in both events, in ``call_end`` only, and numbers there.
-_HOMES = {
-    **dict.fromkeys(
-        (
-            "name",
-            "provider",
-            "model",
-            "operation",
-            "phase",
-            "program",
-            "node",
-            "user",
-            "session",
-        ),
-        _BEGIN,
-    ),
-    **dict.fromkeys(
-        ("response_model", "service_tier", "finish_reason", "error_type", "status"), _END
-    ),
-    **dict.fromkeys(_NUMBER_FIELDS, _NUMBER),
-}
 
 #: Operations whose calls are model calls: those of ``callmeter.schema.events``, which the SDK does
 #: not import (msgspec); a test holds them equal.
@@ -70,11 +49,12 @@ class Encoder:
         self._redact = frozenset(key.lower() for key in settings.redact_keys)
         self._max_text = settings.max_text_chars
         self._tags = dict(settings.tags or {})
+        self._call_lines = CallLines(self._tags, self._redact)
 
     def line(self, item: Any) -> bytes:
         """The line of a queued item. ``TooLargeError`` or any encoding error is the caller's."""
         if type(item) is not tuple:
-            return self._dumps(self.call_end(item))
+            return self._call_lines.line(item) or self._dumps(self.call_end(item))
         if item[0] is METRIC:
             return self._dumps(self._metric(item))
         return self._dumps(self._scrubbed(item[1]))
@@ -101,7 +81,7 @@ class Encoder:
         self._fields(event, call.fields if call.later is None else _said(call), ended=True)
         units = call.units
         if units is not None:
-            event["usage"] = _usage(units)
+            event["usage"] = usage_of(units)
         extra = call.extra
         if extra is not None:
             self._extra(event, call, extra)
@@ -144,7 +124,7 @@ class Encoder:
             hidden = self._redact
             fields = {k: REDACTED if k.lower() in hidden else v for k, v in fields.items()}
         attributes: dict[str, str] = {}
-        home_of, text_of = _HOMES.get, self._text
+        home_of, text_of = HOMES.get, self._text
         for key, value in fields.items():
             home = home_of(key)
             if home is None:
@@ -152,11 +132,11 @@ class Encoder:
                     attributes[key] = value
                 elif value is not None:
                     attributes[key] = text_of(value)
-            elif home is _NUMBER:
-                low, high = _NUMBER_FIELDS[key]
+            elif home is NUMBER:
+                low, high = NUMBER_FIELDS[key]
                 if ended and isinstance(value, int) and low <= value <= high:
                     event[key] = int(value)
-            elif value is not None and (ended or home is _BEGIN):
+            elif value is not None and (ended or home is BEGIN):
                 text = value if type(value) is str else str(value)
                 event[key] = text if len(text) <= MAX_DIM_CHARS else _dim(event, key, text)
         if attributes:
@@ -280,25 +260,6 @@ def _cut_down(event: dict[str, Any]) -> bytes:
     if len(line) > MAX_LINE_BYTES:
         raise TooLargeError(f"{event['kind']}: {len(line)} bytes")
     return line
-
-
-def _usage(units: Any) -> dict[str, int]:
-    """Usage as the wire has it; what is no count at all is left out, never made 0."""
-    if type(units) is tuple:
-        first, second, more = units
-        usage = {"input": first, "output": second}
-        if more:
-            usage.update(more)
-    else:
-        usage = units
-    for value in usage.values():
-        if type(value) is not int or not 0 <= value <= MAX_UNITS:
-            return {
-                str(k)[:64]: int(v)
-                for k, v in list(usage.items())[:MAX_USAGE_UNITS]
-                if isinstance(v, int | float) and math.isfinite(v) and 0 <= v <= MAX_UNITS
-            }
-    return usage
 
 
 def _dim(event: dict[str, Any], name: str, text: str) -> str:
