@@ -122,10 +122,16 @@ class ExactWorker:
             await _all(self._deliver(p, records) for p, records in by_partition.items())
             for event in batch:
                 await stream.ack(event)
-            rest_s = pace.rest_s(len(batch), self._clock.monotonic_s() - began_s)
+            behind = sum(self._behind(p, each[-1].offset) for p, each in by_partition.items())
+            rest_s = pace.rest_s(len(batch), self._clock.monotonic_s() - began_s, behind)
             self._stats.rest_s = rest_s
             if rest_s and not self.app.rebalancing:
                 await asyncio.sleep(rest_s)
+
+    def _behind(self, partition: int, offset: int) -> int:
+        """Records after ``offset`` that were there when the end was looked at last."""
+        figures = self._stats.partitions.get(partition)
+        return 0 if figures is None else max(0, figures.end_offset - offset - 1)
 
     async def _deliver(self, partition: int, records: list[LogRecord]) -> None:
         """Processes and checkpoints the records, however often the partition has to be opened."""
@@ -158,7 +164,7 @@ class ExactWorker:
         await _all(self._idle_partition(p) for p in self._assigned)
 
     async def _idle_partition(self, partition: int) -> None:
-        end = self.app.consumer.highwater(faust.types.TP(self._topic_name, partition))
+        end = self._end(partition)
         self._note_end(partition, end)
         if self._locks[partition].locked():
             return
@@ -169,6 +175,14 @@ class ExactWorker:
         except (FencedError, UnreachableError) as exc:
             self._starts_over(partition, exc)
         self._note_end(partition, end)
+
+    def _end(self, partition: int) -> int | None:
+        """The source's end as the consumer knows it; None if it does not."""
+        try:
+            return self.app.consumer.highwater(faust.types.TP(self._topic_name, partition))
+        except AssertionError:
+            # aiokafka's thread has another assignment already, which we are about to be told of.
+            return None
 
     def _note_end(self, partition: int, end: int | None) -> None:
         figures = self._stats.partitions.get(partition)

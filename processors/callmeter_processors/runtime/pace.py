@@ -3,7 +3,8 @@
 A batch is gathered for ``gather_s``, or until it is full, then written in one transaction for each
 of its partitions. Then comes a rest, in which records wait in a bounded buffer:
 
-- none after a full batch: there is more, and a full batch costs the least per record;
+- none after a full batch, nor while half of one waits: there is more, and a large batch costs the
+  least per record;
 - so long that writing takes at most a third of the time, if transactions are slow;
 - so long that a trickle is written every ``idle_s``.
 
@@ -33,10 +34,13 @@ class Pace:
         self._most_s = most_s
         self._took_s = 0.0
 
-    def rest_s(self, records: int, took_s: float) -> float:
-        """How long to rest after a batch of ``records`` that took ``took_s`` to be written."""
+    def rest_s(self, records: int, took_s: float, behind: int = 0) -> float:
+        """How long to rest after a batch of ``records`` that took ``took_s`` to be written.
+
+        ``behind`` records are known to wait.
+        """
         self._took_s += _NEWEST * (took_s - self._took_s)
-        if records >= self._full:
+        if records >= self._full or behind >= self._full // 2:
             return 0.0
         least_s = self._idle_s if records < _TRICKLE else 0.0
         wanted_s = max(_REST * self._took_s, least_s) - self.gather_s

@@ -19,6 +19,12 @@ def test_under_load_there_is_no_rest():
     assert settled(500, 30.0) == 0
 
 
+def test_who_is_behind_does_not_rest_however_slow_writing_is():
+    pace = Pace(gather_s=0.1, full=500)
+    assert pace.rest_s(300, 5.0, behind=2000) == 0
+    assert pace.rest_s(300, 5.0, behind=20) > 0.5
+
+
 def test_a_trickle_is_written_four_times_a_second():
     assert abs(settled(1, 0.005) - 0.15) < 1e-9
 
