@@ -8,8 +8,9 @@ from typing import Protocol
 
 ENCODINGS = ("gzip", "zstd")
 #: A zstd block of 4 bytes may stand for 128 KiB (RFC 8878, section 3.1.1.2), and the decoder gives
-#: all that its input stands for at once: so it is fed little at a time, 8 MiB at the very worst.
-_ZSTD_SLICE = 256
+#: all that its input stands for at once, so it is fed little at a time: 32 MiB at the very worst,
+#: for a moment and for one request, as no other is looked at meanwhile.
+_ZSTD_SLICE = 1024
 #: A gzip stream is inflated in steps of so many plain bytes.
 _GZIP_STEP = 256 * 1024
 #: A frame names the memory its decoder needs; RFC 8878 asks for 8 MiB from every decoder.
