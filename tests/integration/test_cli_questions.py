@@ -79,6 +79,8 @@ def filled(embedded: Pipeline) -> Filled:
     ask = embedded.queries
     embedded.wait(lambda: ask.report(project=project).totals.calls == CALLS)
     embedded.wait(lambda: any(row.source == source and row.closed for row in ask.sources()))
+    # Of one insert the rollups and the ledger may be seen a moment before the calls.
+    embedded.wait(lambda: any(row.call_id == ids[0] for row in ask.calls(project=project)))
     trace = next(row for row in ask.calls(project=project) if row.call_id == ids[0])
     return Filled(embedded, project, ids[0], trace.trace_id)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -9,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from callmeter.cli.app import run
 from callmeter.log.record import NewRecord
 from callmeter.log.sqlite_log import SqliteLog
 from callmeter_sinks.clickhouse.migrate import migrate
+from callmeter_sinks.clickhouse.shim import ShimServer
 from callmeter_sinks.clickhouse.store import Store, open_store
 from callmeter_sinks.group import SinkGroup
 from callmeter_sinks.queries import Queries
+from callmeter_sinks.queries.arrivals import Arrivals
 from callmeter_sinks.sink import Sink
 from callmeter_sinks.source import SqliteSource
 from callmeter_sinks.streams import STREAMS
@@ -171,7 +175,9 @@ def test_a_log_made_anew_begins_a_new_history(store: Store, tmp_path: Path) -> N
     assert [row.spend_usd for row in Queries(store).budget_status()] == [Decimal("5E-12")]
 
 
-def test_gaps_that_were_told_of_and_closed(store: Store, log: SqliteLog) -> None:
+def test_gaps_that_were_told_of_and_closed(
+    store: Store, log: SqliteLog, capsys: pytest.CaptureFixture[str]
+) -> None:
     store.command(
         "INSERT INTO envelopes (log_id, source, seq, n, accepted, project, verdict, log_ts) "
         "SELECT {log:UUID}, {source:UUID}, number, 1, number + 1, 'shop', 'accepted', now() "
@@ -197,10 +203,59 @@ def test_gaps_that_were_told_of_and_closed(store: Store, log: SqliteLog) -> None
         closed = [gap for gap in ask.gaps(closed=True) if gap.closed_at]
         assert [(gap.first, gap.last) for gap in closed] == [(8, 8)]
         assert ask.alerts(kind="gap")[0].corrected_at is not None
+        with ShimServer(store) as server:  # type: ignore[arg-type]
+            assert run(["gaps", "--store", server.url, "--json"]) == 2
+            told = json.loads(capsys.readouterr().out)
+            assert [(gap["first"], gap["recorded_at"] is None) for gap in told["gaps"]] == [
+                (3, False), (7, True),
+            ]  # fmt: skip
+            assert [gap["first"] for gap in told["closed"]] == [8]
         assert len(ask.alerts(project="shop")) == 3  # through the source
         assert ask.alerts(project="other") == []
     finally:
         store.command("TRUNCATE TABLE envelopes")
+
+
+def test_the_commands_show_them(
+    store: Store, log: SqliteLog, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log.append(
+        [
+            alert(log.log_id, 1),
+            alert(log.log_id, 2, "stuck", call_id=CALL, project="shop", trace_id="ab" * 16),
+            live(log.log_id, "shop", gpt=2, mini=1),
+        ]
+    )
+    group(store, log).drain()
+    with ShimServer(store) as server:  # type: ignore[arg-type]
+        at = ("--store", server.url)
+        assert run(["tail", *at, "--once"]) == 0
+        first, second = capsys.readouterr().out.splitlines()
+        assert (first[13:], second[13:]) == ("alert threshold: threshold 1", "alert stuck: stuck 2")
+        assert run(["tail", *at, "--once", "--json", "--project", "shop", "--limit", "5"]) == 0
+        row = json.loads(capsys.readouterr().out)
+        assert (row["kind"], row["status"], row["call_id"]) == ("alert", "stuck", CALL)
+        assert run(["top", *at, "--json"]) == 0
+        said = json.loads(capsys.readouterr().out)
+        assert [(row["model"], row["in_flight"]) for row in said["rows"]] == [
+            ("gpt", 2),
+            ("mini", 1),
+        ]
+        assert said["totals"]["in_flight"] == 3
+        assert run(["top", *at, "--json", "--by", "user"]) == 0
+        assert json.loads(capsys.readouterr().out)["rows"] == []
+
+
+def test_who_follows_sees_each_alert_once(store: Store, log: SqliteLog) -> None:
+    log.append([alert(log.log_id, 1)])
+    group(store, log).drain()
+    arrivals = Arrivals(store)
+    assert list(arrivals.new()) == []
+    for number in (2, 3):
+        log.append([alert(log.log_id, number, rule=f"r{number}")])
+        group(store, log).drain()
+        assert [each.detail for each in arrivals.new()] == [f"threshold {number}"]
+    assert list(arrivals.new()) == []
 
 
 def test_alerts_are_asked_by_time_kind_rule_and_project(store: Store, log: SqliteLog) -> None:

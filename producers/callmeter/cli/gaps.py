@@ -15,6 +15,7 @@ from callmeter.errors import EXIT_INCOMPLETE, EXIT_OK
 
 _COLUMNS = (
     "what", "reason", "source", "project", "service", "first", "last", "envelopes", "events",
+    "recorded_at", "closed_at",
 )  # fmt: skip
 
 
@@ -39,8 +40,9 @@ def command(
 
     `gap` is a range of sequence numbers of one source; `dropped` is what a producer's own counters
     say it let go before sending, by reason, as last heard; `dead letter` is what arrived and was
-    refused, by reason: kept, not lost. --since limits sources to those heard from since; --until
-    limits dead letters. Exit code 2 if anything was lost.
+    refused, by reason: kept, not lost. `recorded at` is when the meter raised an alert of a gap; a
+    `closed gap` was told of and has been filled since. --since and --until limit sources to those
+    heard from in between, and dead letters. Exit code 2 if anything was lost.
 
     \b
     Example: callmeter gaps --since 1d
@@ -50,7 +52,11 @@ def command(
 
     with target.reading(directory, store_url) as store:
         ask = Queries(store)
-        gaps: list[dict[str, Any]] = [asdict(gap) for gap in ask.gaps(project=project, since=since)]
+        gaps: list[dict[str, Any]] = [
+            asdict(gap)
+            | {"recorded_at": tables.iso(gap.recorded_at), "closed_at": tables.iso(gap.closed_at)}
+            for gap in ask.gaps(project=project, since=since, until=until, closed=True)
+        ]
         dropped: list[dict[str, Any]] = [
             {"source": row.source, "project": row.project, "service": row.service,
              "reason": reason, "events": number}
@@ -65,11 +71,18 @@ def command(
                 store, since=since, until=until, project=project
             )
         ]  # fmt: skip
+    closed = [gap for gap in gaps if gap["closed_at"]]
+    gaps = [gap for gap in gaps if not gap["closed_at"]]
     if as_json:
-        click.echo(orjson.dumps({"gaps": gaps, "dropped": dropped, "dead_letters": refused}))
+        click.echo(
+            orjson.dumps(
+                {"gaps": gaps, "closed": closed, "dropped": dropped, "dead_letters": refused}
+            )
+        )
     else:
         rows = [
             *({"what": "gap", **row} for row in gaps),
+            *({"what": "closed gap", **row} for row in closed),
             *({"what": "dropped", **row} for row in dropped),
             *({"what": "dead letter", **row} for row in refused),
         ]

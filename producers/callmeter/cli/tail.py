@@ -1,4 +1,4 @@
-"""``callmeter tail``: calls and dead letters as they are stored."""
+"""``callmeter tail``: calls, dead letters and alerts as they are stored."""
 
 from __future__ import annotations
 
@@ -50,9 +50,10 @@ def command(
     as_csv: bool,
     quiet: bool,
 ) -> None:
-    r"""Print finished calls and dead letters as they are stored, a line each, until Ctrl-C.
+    r"""Print finished calls, dead letters and alerts as they are stored, a line each, until Ctrl-C.
 
-    --json prints a JSON object a line. Of a dead letter `status` is the reason.
+    --json prints a JSON object a line. Of a dead letter `status` is the reason, of an alert what
+    kind it is. With --project come the alerts of its calls, sources and budgets.
 
     \b
     Example: callmeter tail --project shop
@@ -111,6 +112,8 @@ def _row(arrival: Arrival) -> dict[str, Any]:
 
 def _line(row: dict[str, Any]) -> str:
     at = row["at"][11:23]
+    if row["kind"] == "alert":
+        return f"{at} alert {row['status']}: {row['detail']}"
     if row["kind"] != "call":
         return f"{at} {row['project']} dead letter: {row['status']}: {row['detail']}"
     tokens = "? tokens"

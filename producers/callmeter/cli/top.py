@@ -18,10 +18,10 @@ from callmeter.errors import UsageError
 
 if TYPE_CHECKING:
     from callmeter_sinks.clickhouse.store import Store
-    from callmeter_sinks.queries import Report
+    from callmeter_sinks.queries import Queries, Report
 
 _MEASURES = (
-    "calls", "calls_per_s", "failures", "input_tokens", "output_tokens", "cost_usd",
+    "calls", "calls_per_s", "in_flight", "failures", "input_tokens", "output_tokens", "cost_usd",
     "cost_per_h_usd", "latency_p95_ms",
 )  # fmt: skip
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)\Z")
@@ -88,7 +88,8 @@ def command(
     r"""Show calls a second and cost an hour of the last minutes, live, until Ctrl-C.
 
     Figures are those of `report` over the same period, which begins at a full minute, by the time
-    calls began. Rates are over the seconds from there until now.
+    calls began. Rates are over the seconds from there until now. `in flight` are calls that had
+    begun and not ended by the watch's last count; it knows them by project, provider and model.
 
     \b
     Example: callmeter top --by model,user --every 2s
@@ -132,10 +133,37 @@ def _look(store: Store, asked: Asked) -> tuple[list[dict[str, Any]], dict[str, A
 
     now = datetime.now(UTC)
     since = (now - timedelta(seconds=asked.window_s)).replace(second=0, microsecond=0)
-    report = Queries(store).report(
+    ask = Queries(store)
+    report = ask.report(
         asked.dims, since=since, project=asked.project, top=asked.limit, order="-cost_usd"
     )
-    return figures(report, since, now)
+    rows, total = figures(report, since, now)
+    return in_flight(ask, asked, rows, total), total
+
+
+def in_flight(
+    ask: Queries, asked: Asked, rows: list[dict[str, Any]], total: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """The rows with their open calls, where those are known by the dimensions; groups that have
+    nothing but open calls behind them.
+    """
+    from callmeter_sinks.queries.flight import DIMENSIONS
+
+    total["in_flight"] = sum(row.open for row in ask.in_flight([], project=asked.project))
+    if not set(asked.dims) <= set(DIMENSIONS):
+        return rows
+    found = {
+        tuple(row.key[name] for name in asked.dims): row.open
+        for row in ask.in_flight(asked.dims, project=asked.project)
+    }
+    shown = [
+        row | {"in_flight": found.pop(tuple(row[name] for name in asked.dims), 0)} for row in rows
+    ]
+    more = [
+        dict(zip(asked.dims, key, strict=True)) | {"calls": 0, "in_flight": number}
+        for key, number in found.items()
+    ]
+    return (shown + more)[: asked.limit]
 
 
 def figures(

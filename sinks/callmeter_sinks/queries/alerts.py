@@ -106,7 +106,7 @@ def alerts(
         if wanted is not None:
             where.append(f"{column} = {binding.add(wanted, 'String')}")
     if project is not None:
-        where.append(_of_project(binding.add(project, "String")))
+        where.append(of_project(binding.add(project, "String")))
     answer = store.query(
         f"SELECT {_COLUMNS} FROM {_FROM} WHERE {' AND '.join(where) or '1'} "
         f"ORDER BY a.at DESC, a.id LIMIT {binding.add(limit, 'UInt32')}",
@@ -141,8 +141,11 @@ def stuck(
     return [AlertRow(*row) for row in answer.rows]
 
 
-def _of_project(placeholder: str) -> str:
-    """Named by the alert, or by the source that misses envelopes, or counted by its budget."""
+def of_project(placeholder: str) -> str:
+    """Condition on ``alerts AS a``: it concerns the project.
+
+    The alert names it, or speaks of one of its sources, or of a budget that counts its calls.
+    """
     sources = f"SELECT source FROM envelopes WHERE project = {placeholder}"
     budgets = (
         f"SELECT id FROM (SELECT * FROM budgets ORDER BY log_ts DESC, version DESC LIMIT 1 BY id) "

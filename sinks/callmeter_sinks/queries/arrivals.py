@@ -1,4 +1,4 @@
-"""What has arrived since one last looked: calls and dead letters in the order of the log."""
+"""What has arrived since one last looked: calls, dead letters and alerts in the log's order."""
 
 # ruff: noqa: S608 - only text of this package is put together; every value is bound
 
@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from callmeter_sinks.clickhouse.store import Store
+from callmeter_sinks.queries.alerts import of_project
 from callmeter_sinks.queries.dimensions import Binding
 
 _ORIGIN = "log_ts, toString(log_id) AS log, partition, origin, idx"
@@ -25,10 +26,23 @@ _DEAD = (
     "NULL AS latency_us, NULL AS cost, '' AS call, '' AS trace, detail"
 )
 
+_ALERT = (
+    "a.log_ts, toString(a.log_id), a.partition, a.topic_offset, 0 AS idx, 'alert' AS kind_, "
+    "a.project, a.provider, a.model, '' AS operation, a.kind, '' AS error_type, "
+    "NULL AS input_tokens, NULL AS output_tokens, NULL AS latency_us, NULL AS cost, "
+    "if(a.call_id = toUUID('00000000-0000-0000-0000-000000000000'), '', toString(a.call_id)), "
+    "if(a.trace_id = toUUID('00000000-0000-0000-0000-000000000000'), '', "
+    "replaceAll(toString(a.trace_id), '-', '')), a.message"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A finished operation or a dead letter; ``status`` of the latter is its reason."""
+    """A finished operation, a dead letter or an alert.
+
+    ``status`` of a dead letter is its reason, of an alert its kind; ``origin`` of an alert is its
+    offset in its own topic.
+    """
 
     at: datetime
     log: str
@@ -55,8 +69,9 @@ def newest(store: Store, limit: int, *, project: str | None = None) -> list[Arri
     """The last that arrived, oldest of them first."""
     binding = Binding()
     where = f"project = {binding.add(project, 'String')}" if project is not None else "1"
-    found = _read(store, where, binding, limit)
-    return found[::-1]
+    found = [*_read(store, where, binding, limit), *_alerts(store, "1", Binding(), project, limit)]
+    found.sort(key=_place, reverse=True)
+    return found[:limit][::-1]
 
 
 class Arrivals:
@@ -70,6 +85,7 @@ class Arrivals:
         self._store = store
         self._project = project
         self._seen: dict[tuple[str, int], int] = self._heads()
+        self._told: dict[tuple[str, int], int] = self._alert_heads()
 
     def new(self) -> Iterator[Arrival]:
         """What has arrived since the last time."""
@@ -94,6 +110,29 @@ class Arrivals:
                 continue
             self._seen[log, partition] = head
             yield from (each for each in found[::-1] if self._project in (None, each.project))
+        yield from self._new_alerts()
+
+    def _new_alerts(self) -> Iterator[Arrival]:
+        for (log, partition), head in self._alert_heads().items():
+            after = self._told.get((log, partition), -1)
+            if head <= after:
+                continue
+            binding = Binding()
+            where = (
+                f"a.log_id = toUUID({binding.add(log, 'String')}) "
+                f"AND a.partition = {binding.add(partition, 'UInt16')} "
+                f"AND a.topic_offset > {binding.add(after, 'Int64')} "
+                f"AND a.topic_offset <= {binding.add(head, 'Int64')}"
+            )
+            self._told[log, partition] = head
+            yield from _alerts(self._store, where, binding, self._project, None)[::-1]
+
+    def _alert_heads(self) -> dict[tuple[str, int], int]:
+        rows = self._store.query(
+            "SELECT toString(log_id) AS log, partition, max(topic_offset) FROM alerts "
+            "GROUP BY log, partition ORDER BY log, partition"
+        ).rows
+        return {(log, partition): head for log, partition, head in rows}
 
     def _heads(self) -> dict[tuple[str, int], int]:
         rows = self._store.query(
@@ -114,3 +153,22 @@ def _read(store: Store, where: str, binding: Binding, limit: int | None) -> list
         ).rows
     found.sort(key=lambda row: row[:5], reverse=True)
     return [Arrival(*row) for row in found[:limit]]
+
+
+def _alerts(
+    store: Store, where: str, binding: Binding, project: str | None, limit: int | None
+) -> list[Arrival]:
+    """Newest first."""
+    if project is not None:
+        where += f" AND {of_project(binding.add(project, 'String'))}"
+    bound = f" LIMIT {binding.add(limit, 'UInt32')}" if limit is not None else ""
+    rows = store.query(
+        f"SELECT {_ALERT} FROM alerts AS a WHERE {where} ORDER BY a.log_ts DESC, "
+        f"toString(a.log_id) DESC, a.partition DESC, a.topic_offset DESC{bound}",
+        binding.values,
+    ).rows
+    return [Arrival(*row) for row in rows]
+
+
+def _place(arrival: Arrival) -> tuple[Any, ...]:
+    return arrival.at, arrival.log, arrival.partition, arrival.origin, arrival.index
