@@ -10,7 +10,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from callmeter.integrations.nesting import enter_billable
 from callmeter.integrations.openai_client import (
     Metered,
     counted,
@@ -22,6 +21,7 @@ from callmeter.integrations.openai_client import (
 from callmeter.integrations.openai_streams import Chunks
 from callmeter.sdk import api
 from callmeter.sdk.call import NO_CALL
+from callmeter.sdk.nesting import enter_billable
 from callmeter.sdk.usage.fields import get
 
 _PATH = "/v1/messages"

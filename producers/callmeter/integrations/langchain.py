@@ -22,10 +22,10 @@ from callmeter.integrations.langchain_reading import (
     steers,
     who,
 )
-from callmeter.integrations.nesting import expect
 from callmeter.sdk import api
 from callmeter.sdk.call import NO_CALL, Call
 from callmeter.sdk.containment import contained
+from callmeter.sdk.nesting import expect
 from callmeter.sdk.usage.fields import text
 
 try:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from callmeter.integrations.nesting import expect
 from callmeter.sdk import api
 from callmeter.sdk.call import NO_CALL, Call
 from callmeter.sdk.containment import CONTAINMENT
+from callmeter.sdk.nesting import expect
 
 #: LiteLLM's ``call_type``, without the ``a`` of the async ones → our operation.
 OPERATIONS = {

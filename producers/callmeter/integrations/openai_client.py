@@ -16,11 +16,11 @@ from contextvars import ContextVar
 from typing import Any
 from urllib.parse import urlsplit
 
-from callmeter.integrations.nesting import enter_billable
 from callmeter.integrations.openai_streams import Chunks, meter_stream
 from callmeter.sdk import api
 from callmeter.sdk.call import NO_CALL, Call
 from callmeter.sdk.containment import CONTAINMENT
+from callmeter.sdk.nesting import enter_billable
 
 #: Path of a request → our operation.
 OPERATIONS = {

@@ -8,6 +8,7 @@ from callmeter.sdk import api
 from callmeter.sdk.budget_limit import money_pico
 from callmeter.sdk.budget_price import Worth, estimate_of, price
 from callmeter.sdk.containment import CONTAINMENT
+from callmeter.sdk.nesting import enter_billable
 
 if TYPE_CHECKING:
     from callmeter.sdk.budget import BudgetGuard
@@ -103,6 +104,7 @@ class Asked:
         if call is not None:
             call.start()
             call.start_ns = self._start_ns
+            enter_billable(call)  # a ``generation`` of the user's own around this one only wraps it
             if reply is not None and not isinstance(reply, str):
                 call.record(reply)
             if units is not None:

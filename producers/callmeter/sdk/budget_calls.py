@@ -1,21 +1,21 @@
 """How guards hear of calls: each that ends in this process, and where the log has it.
 
-Nothing is watched until the first guard exists, so a program without guards pays nothing. Then
-``Call.__exit__`` and ``Call.__aexit__`` tell of a call right before it is queued: before it can be
-delivered, and before the caller's next call is judged.
+Nothing is watched until the first guard exists, so a program without guards pays nothing. Then a
+call is told of right before it is queued: before it can be delivered, and before the caller's next
+call is judged.
 """
 
 from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from callmeter.sdk import lifecycle
 from callmeter.sdk.budget_price import Worth, facts_of, is_model_call, worth_of
 from callmeter.sdk.call import Call
+from callmeter.sdk.call_ends import on_every_end
 from callmeter.sdk.containment import CONTAINMENT
 from callmeter.transports.protocol import Delivery
 
@@ -52,7 +52,7 @@ class CallWatch:
         with self._lock:
             if not self._hooked:
                 self._hooked = True
-                _hook(self._ended)
+                on_every_end(self._ended)
                 lifecycle.on_fork(self._forked)
 
     def follow(self, client: Client, budget: SharedBudget) -> None:
@@ -79,7 +79,7 @@ class CallWatch:
             for budget in budgets:
                 budget.delivered(ids, delivery.partition, delivery.offset)
 
-        shipper._outbox._on_delivered = delivered
+        shipper.tell_deliveries(delivered)
 
     def _forked(self) -> None:
         self._lock = threading.Lock()
@@ -104,22 +104,6 @@ class CallWatch:
                         budget.ended(call.id, facts, worth.started_us, worth.pico, worth.tokens)
         except Exception as exc:  # noqa: BLE001  # the host's call ends whatever we cannot count
             CONTAINMENT.caught("a budget guard", exc)
-
-
-def _hook(ended: Callable[[Call], None]) -> None:
-    """Make every call tell of its end. Installed once, by the first guard of a process."""
-    leave, leave_async = Call.__exit__, Call.__aexit__
-
-    def watched(self: Call, kind: Any, exc: Any, tb: Any) -> None:
-        ended(self)
-        leave(self, kind, exc, tb)
-
-    async def watched_async(self: Call, kind: Any, exc: Any, tb: Any) -> None:
-        ended(self)
-        await leave_async(self, kind, exc, tb)
-
-    for name, method in (("__exit__", watched), ("__aexit__", watched_async)):
-        setattr(Call, name, method)
 
 
 WATCH = CallWatch()

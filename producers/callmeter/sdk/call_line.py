@@ -39,7 +39,7 @@ MAX_TEXT_CHARS = 64
 #: A text that was not known so often is encoded each time from then on: it is another every time.
 MAX_MISSES = 64
 #: Of what is seldom given, this leaves no trace in ``call_end``.
-_SILENT = frozenset({"frame", "estimate_pico"})
+_SILENT = frozenset({"frame", "estimate_pico", "counted"})
 #: Fields whose place in the event is not among the others.
 _ELSEWHERE = frozenset({"name", "phase", "program", "status"})
 

@@ -104,7 +104,7 @@ class Outbox:
         self._flying_bytes = 0
         self._spool = spool
         self._durable = durable
-        self._on_delivered = on_delivered
+        self.on_delivered = on_delivered
         self._waiting: list[tuple[int, Sealed]] = []
         self._flying: dict[tuple[str, int], _Flight] = {}
         self._reports: deque[Delivery] = deque()
@@ -337,5 +337,5 @@ class Outbox:
             self._failures = 0
             self._not_before_s = float("-inf")
             self.error = None
-        if self._on_delivered is not None:
-            self._on_delivered(delivery)
+        if self.on_delivered is not None:
+            self.on_delivered(delivery)

@@ -11,6 +11,7 @@ import random
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from callmeter.clock import Clock
@@ -120,6 +121,10 @@ class Shipper:
             self._spool.adopt()
             if self._spool.backlog():
                 self._intake.wake_now()
+
+    def tell_deliveries(self, to: Callable[[Delivery], None]) -> None:
+        """Say of each delivered envelope where the log has it; on the shipper's thread."""
+        self._outbox.on_delivered = to
 
     def forked(self) -> None:
         """In a forked child: this shipper and what it keeps on disk are the parent's."""

@@ -188,7 +188,7 @@ def test_a_correction_moves_the_stored_cost(collector, embedded, project, tmp_pa
 
 def test_an_instrumented_client_below_is_billed_once(collector, embedded, project, tmp_path):
     """The decorated method stays in the trace; its client's call is the billable one."""
-    from callmeter.integrations.nesting import enter_billable
+    from callmeter.sdk.nesting import enter_billable
 
     class Wrapping:
         name = "gpt-4o-mini"

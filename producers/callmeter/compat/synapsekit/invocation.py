@@ -10,12 +10,12 @@ from callmeter.compat.synapsekit.prices import cost_of
 from callmeter.compat.synapsekit.spans import SCOPE_NAME
 from callmeter.compat.synapsekit.tracespan import TraceSpan
 from callmeter.compat.synapsekit.usage import meter_of, model_of, provider_of, usage_in
-from callmeter.integrations.nesting import enter_billable
 from callmeter.money import from_pico
 from callmeter.pricing import CostParts
 from callmeter.sdk import api
 from callmeter.sdk.call import NO_CALL
 from callmeter.sdk.freezing import freeze
+from callmeter.sdk.nesting import enter_billable
 from callmeter.sdk.scrub import cut_text, cut_texts
 
 

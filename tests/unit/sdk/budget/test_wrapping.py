@@ -68,6 +68,30 @@ def test_a_bare_model_is_metered_once(captured: Capture, guarded):
     assert guard.spent == BARE_USD
 
 
+def test_a_users_own_generation_around_a_guarded_bare_model_is_billed_once(
+    captured: Capture, guarded
+):
+    guard = guarded(Bare(), BudgetLimit("1"))
+    with callmeter.generation("mine", model="gpt-4o-mini", provider="openai") as mine:
+        guard.generate("q")
+        mine.usage(input=1000, output=500)
+    asked, wrapper = captured.calls
+    assert asked["usage"] == {"input": 1000, "output": 500}
+    assert asked["parent_span_id"] == wrapper["call_id"].replace("-", "")[16:]
+    assert (wrapper["operation"], "usage" in wrapper) == ("invoke_model", False)
+    assert guard.spent == BARE_USD
+
+
+def test_a_generation_around_it_on_another_model_is_a_call_of_its_own(captured: Capture, guarded):
+    guard = guarded(Bare(), BudgetLimit("1"))
+    with callmeter.generation("mine", model="gpt-4o", provider="openai") as mine:
+        guard.generate("q")
+        mine.usage(input=10, output=5)
+    asked, around = captured.calls
+    assert (asked["operation"], around["operation"]) == ("chat", "chat")
+    assert around["usage"] == {"input": 10, "output": 5}
+
+
 def test_guards_within_each_other_each_count_once(guarded):
     model = Model("0.25")
     inner = guarded(model, BudgetLimit("1"))
