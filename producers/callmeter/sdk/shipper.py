@@ -323,8 +323,14 @@ class Shipper:
     def _flush_here(self, request: FlushRequest, deadline_s: float) -> None:
         """Without a thread (under test, or where none can start) the caller's runs the steps."""
         while True:
-            with self._turn:
+            # A signal's handler may flush while the thread it interrupted is amid a step here: it
+            # waits no longer than it was told to.
+            if not self._turn.acquire(timeout=max(0.0, deadline_s - time.monotonic())):
+                return
+            try:
                 wait_s = self.step()
+            finally:
+                self._turn.release()
             left_s = deadline_s - time.monotonic()
             if request.done.wait(0.0) or left_s <= 0:
                 return

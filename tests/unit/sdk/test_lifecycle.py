@@ -395,3 +395,23 @@ def test_init_again_flushes_and_replaces(tmp_path: Path) -> None:
     assert names == all_once("old", "new")
     assert clean_ends(headers) == 2
     assert {header.project for header in headers} == {"default", "new"}
+
+
+def test_sigterm_amid_a_flush_on_the_same_thread_does_not_hang(tmp_path):
+    # The handler closes the client while the step it interrupted holds its turn: it gives up after
+    # the shutdown time, and the process ends by the signal.
+    run(
+        tmp_path,
+        """
+        from callmeter.transports.memory import MemoryTransport
+        class Interrupting(MemoryTransport):
+            def send(self, envelope):
+                os.kill(os.getpid(), signal.SIGTERM)
+                return super().send(envelope)
+        settings = callmeter.Settings(shutdown_timeout_s=0.5)
+        client = callmeter.Client(settings, transport=Interrupting(), threaded=False)
+        client.metric("a", 1.0)
+        client.flush()
+        """,
+        code=-signal.SIGTERM,
+    )
