@@ -41,7 +41,8 @@ from callmeter.schema.envelope import Header, encode
 from callmeter_processors.limits import MeterLimits
 from callmeter_processors.meter import PartitionMeter
 from callmeter_processors.rows import encode_row, row_key
-from callmeter_processors.sequence import Sources, Tracker
+from callmeter_processors.sequence import Sources
+from callmeter_processors.tracker import Tracker
 
 LOG = "018f0000-0000-7000-8000-000000000001"
 Figures = dict[str, Any]

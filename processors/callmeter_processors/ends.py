@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from callmeter.schema.alerts import ALERT_VERSION, Alert, AlertKind, alert_id
-from callmeter_processors.sequence import End, Sources, Tracker
+from callmeter_processors.sequence import End, Sources
+from callmeter_processors.tracker import Tracker
 
 
 class EndAlerts:

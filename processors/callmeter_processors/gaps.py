@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from callmeter.schema.alerts import ALERT_VERSION, Alert, AlertKind, alert_id
 from callmeter_processors.limits import MeterLimits
-from callmeter_processors.sequence import Sources, Tracker
+from callmeter_processors.sequence import Sources
+from callmeter_processors.tracker import Tracker
 
 
 class GapAlerts:

@@ -29,9 +29,10 @@ from callmeter_processors.logtime import LogTime
 from callmeter_processors.metered import encode_deltas, encode_metered, metered_header
 from callmeter_processors.opencalls import OpenCalls
 from callmeter_processors.rows import decode_rows, encode_row, row_key
-from callmeter_processors.sequence import Seen, Sources
+from callmeter_processors.sequence import Sources
 from callmeter_processors.skew import SkewAlerts
 from callmeter_processors.step import Checkpoint, Count, Output, StepFactory
+from callmeter_processors.tracker import Seen
 from callmeter_processors.worth import Pricer
 
 

@@ -16,14 +16,14 @@ import msgspec
 from msgspec import Struct
 
 from callmeter_processors.rowformat import readable
-from callmeter_processors.sequence import Tracker
+from callmeter_processors.tracker import Tracker
 
 ROW_VERSION = 2
 PREFIX = b"s:"
 
 
 class SourceRow(Struct, omit_defaults=True):
-    """What is remembered of a source; see ``sequence.Tracker`` for the fields."""
+    """What is remembered of a source; see ``tracker.Tracker`` for the fields."""
 
     v: int
     log: str

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from callmeter.schema.alerts import ALERT_VERSION, Alert, AlertKind, alert_id
 from callmeter_processors.limits import MeterLimits
-from callmeter_processors.sequence import Sources, Tracker
+from callmeter_processors.sequence import Sources
+from callmeter_processors.tracker import Tracker
 
 #: Late sources that are kept in mind; the oldest gives way, and is suspected anew.
 MAX_SUSPECTS = 10_000

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from callmeter.errors import NewerSchemaError
 from callmeter_processors.limits import DAY_US, MeterLimits
 from callmeter_processors.rows import decode_rows, encode_row, row_key
-from callmeter_processors.sequence import Seen, Sources, Tracker
+from callmeter_processors.sequence import Sources
+from callmeter_processors.tracker import Seen, Tracker
 from support.metering import LOG, NOW_US, source
 
 
