@@ -32,7 +32,7 @@ logging.basicConfig(level=logging.DEBUG)
 set_up_logs("json")
 config = CollectorConfig(
     port=0, keys_file=Path(sys.argv[1]), header_timeout_s=1.0, body_grace_s=0.5,
-    body_timeout_s=20.0, max_connections=200, drain_grace_s=float(sys.argv[2]),
+    body_timeout_s=20.0, drain_grace_s=float(sys.argv[2]),
 )
 asyncio.run(run_collector(
     MemoryAppender(), config, on_started=lambda url: print(url, flush=True)
