@@ -20,12 +20,19 @@ class Patience:
 
     Only ``UnreachableError`` (and its "not now") is waited out. The pause grows from ``first_s`` to
     ``longest_s``, each drawn from its upper half. ``stop`` ends the waiting with ``StoppedError``.
+    ``meanwhile`` is called before each pause.
     """
 
     def __init__(
-        self, stop: threading.Event, *, first_s: float = 0.1, longest_s: float = 10.0
+        self,
+        stop: threading.Event,
+        *,
+        first_s: float = 0.1,
+        longest_s: float = 10.0,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
         self._stop = stop
+        self._meanwhile = meanwhile
         self._first_s = first_s
         self._longest_s = longest_s
         self.retries = 0
@@ -43,6 +50,7 @@ class Patience:
                     _log.warning("waiting for the store: %s", exc)
                 self.waiting_for = str(exc)
                 self.retries += 1
+                self._meanwhile()
                 self._stop.wait(random.uniform(pause_s / 2, pause_s))
                 pause_s = min(pause_s * 2, self._longest_s)
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -61,7 +62,7 @@ class Sink:
         self._accept_loss = accept_loss
         self._clock = clock or SystemClock()
         self._stop = threading.Event()
-        self._patience = Patience(self._stop, first_s=first_retry_s)
+        self._patience = Patience(self._stop, first_s=first_retry_s, meanwhile=self._while_away)
         self._writers: dict[int, PartitionWriter] = {}
         self._epochs: dict[int, int] = {}  # the assignment a partition was last taken under
         self._again_at_s: dict[int, float] = {}  # when a partition lost to another may be claimed
@@ -240,6 +241,11 @@ class Sink:
         self._lag = {
             p: max(0, self._source.end_offset(p) - w.position) for p, w in self._writers.items()
         }
+
+    def _while_away(self) -> None:
+        """The log grows while the store is waited for: whoever looks at the lag should see it."""
+        with contextlib.suppress(UnreachableError):  # the log is away too: the lag is unknown
+            self._measure_lag()
 
     def _drop(self, partition: int) -> None:
         writer = self._writers.pop(partition, None)

@@ -86,6 +86,10 @@ def test_waits_for_a_store_that_is_away_with_bounded_memory(tmp_path: Path) -> N
             largest = max(len(r.value or b"") for r in log.read("metered", 0, 0))
             assert sink.stats.buffered_bytes <= 2 * (20_000 + largest)
             assert sink.stats.inserts < 20
+            # At most twenty records of each are held; all others show as lag, though it waits.
+            behind = sum(log.end_offset("metered", p) for p in range(2)) - 40
+            assert behind > 0
+            until(lambda: sum(sink.stats.lag.values()) >= behind)
             store.away = False
             wanted = sum(s.truth.counts["events"] + s.truth.counts["refused"] for s in streams)
             until(lambda: sink.stats.events == wanted)
