@@ -24,8 +24,8 @@ SECRET = "my words"
 def events(producer: WireProducer, user: str) -> list[dict[str, Any]]:
     """What stands beside the calls: an open call, a note, a cost, a bad line."""
     now_us = time.time_ns() // 1000
-    begun = producer._call(now_us, 7)
-    call = producer._call(now_us, 0)["call_id"]
+    begun = producer.call(now_us, 7)
+    call = producer.call(now_us, 0)["call_id"]
     return [
         {key: begun[key] for key in ("ts_us", "call_id", "trace_id", "started_us", "operation")}
         | {"kind": "call_begin", "user": user, "inputs": [SECRET], "tags": {"who": user}},

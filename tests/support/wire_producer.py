@@ -32,7 +32,7 @@ class WireProducer:
     def envelope(self, *more: dict[str, Any]) -> Sealed:
         """The next one: its calls, then ``more`` events."""
         now_us = time.time_ns() // 1000
-        events = [self._call(now_us, index) for index in range(CALLS)]
+        events = [self.call(now_us, index) for index in range(CALLS)]
         lines = [line(event) for event in (*events, *more)]
         self.accepted += len(lines)
         header = Header(
@@ -46,7 +46,8 @@ class WireProducer:
         self.sent += 1
         return Sealed(self.source, header.seq, header.n, encode(header, lines))
 
-    def _call(self, now_us: int, index: int) -> dict[str, Any]:
+    def call(self, now_us: int, index: int) -> dict[str, Any]:
+        """A ``call_end`` of the next envelope."""
         return {
             "kind": "call_end",
             "ts_us": now_us,
