@@ -116,6 +116,18 @@ def test_a_report_as_a_file_has_the_rows_of_the_report(
     assert found
 
 
+def test_answers_as_arrow_tables_and_data_frames(store: Store) -> None:
+    ask = Queries(store)
+    calls = ask.calls_table(filters={"model": "gpt-4o"})
+    assert calls.num_rows == ask.report([], filters={"model": "gpt-4o"}).totals.calls + len(
+        [row for row in ask.calls(limit=1000, filters={"model": "gpt-4o"})
+         if row.operation == "program"]
+    )  # fmt: skip
+    frame = ask.report_table(["model"]).to_pandas()
+    expected = {row.key["model"]: row.figures.cost_usd for row in ask.report(["model"]).rows}
+    assert dict(zip(frame["model"], frame["cost_usd"], strict=True)) == expected
+
+
 def test_a_file_appears_whole_or_not_at_all(
     engine: ChdbStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

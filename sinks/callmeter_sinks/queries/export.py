@@ -11,10 +11,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from callmeter.errors import CannotWriteError, UsageError
+from callmeter.errors import CannotWriteError, MissingExtraError, UsageError
 from callmeter.schema.histogram import PER_DOUBLING
 from callmeter_sinks.clickhouse.store import Store
 from callmeter_sinks.queries.dimensions import Binding, Filters, Period, filter_sql, with_project
@@ -92,6 +93,16 @@ def report_sql(
         f"ORDER BY {order_sql(order, asked.dims)}{limit}"
     )
     return statement, binding.values
+
+
+def read_table(store: Store, sql: str, params: Mapping[str, Any]) -> Any:
+    """The answer as a ``pyarrow.Table``; ``MissingExtraError`` without pyarrow."""
+    try:
+        ipc: Any = import_module("pyarrow.ipc")  # it has no types
+    except ImportError as exc:
+        raise MissingExtraError("pyarrow", "embedded") from exc
+    answer = store.query_bytes(sql, "ArrowStream", params)
+    return ipc.open_stream(answer).read_all()
 
 
 def in_text(sql: str, fmt: str, *, times: Mapping[str, str], nullable: Iterable[str]) -> str:

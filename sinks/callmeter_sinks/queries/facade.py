@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from callmeter_sinks import audit as audit_log
 from callmeter_sinks import program_metrics as programs
@@ -78,6 +79,33 @@ class Queries:
         """
         asked = Question.of(by, since=since, until=until, project=project, filters=filters)
         export.write_report(self.store, path, fmt, asked, top=top, order=order)
+
+    def report_table(
+        self,
+        by: Sequence[str] = ("model",),
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        project: str | None = None,
+        filters: Filters | None = None,
+        top: int | None = None,
+        order: str | None = None,
+    ) -> Any:
+        """The rows of ``report`` as a ``pyarrow.Table``; ``.to_pandas()`` for a data frame."""
+        asked = Question.of(by, since=since, until=until, project=project, filters=filters)
+        return export.read_table(self.store, *export.report_sql(asked, top=top, order=order))
+
+    def calls_table(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        project: str | None = None,
+        filters: Filters | None = None,
+    ) -> Any:
+        """Every finished operation of a period as a ``pyarrow.Table``, in no order."""
+        asked = export.calls_sql(since=since, until=until, project=project, filters=filters)
+        return export.read_table(self.store, *asked)
 
     def export_calls(
         self,
