@@ -61,6 +61,16 @@ def sums(store: Store, view: View, by: str) -> list[Sums]:
     ]
 
 
+def spent(store: Store, view: View, since: datetime) -> tuple[int, Decimal]:
+    """Calls that began since then, and their known cost."""
+    asked = Question.of([], **{**view.asked(), "since": since, "until": None})  # type: ignore[arg-type]
+    binding = Binding()
+    rows = store.query(
+        f"SELECT sum(calls), sum(cost) FROM ({asked.sums_sql(binding)})", binding.values
+    ).rows
+    return (int(rows[0][0]), Decimal(rows[0][1])) if rows else (0, Decimal(0))
+
+
 def durations(store: Store, view: View) -> tuple[list[Durations], Durations]:
     """Latency and time to first token by window, and over the whole view."""
     asked = Question.of([view.window], **view.asked())  # type: ignore[arg-type]

@@ -104,11 +104,10 @@ async def _bounds(asked: Asked) -> tuple[datetime, datetime] | None:
     )
 
 
-async def _recent(asked: Asked) -> object:
+async def _recent(asked: Asked) -> tuple[int, Decimal]:
     """The last five minutes: what the meter turns at now."""
     since = floor(asked.now, "minute") - _NOW
-    wanted = {**asked.view.asked(), "since": since, "until": None}
-    return (await asked.query("report", "recent", since, by=[], **wanted)).totals
+    return await asked.read("spent", partial(timeline.spent, view=asked.view, since=since), since)
 
 
 def _windows(view: View, seen: Sequence[datetime], now: datetime) -> list[datetime]:
