@@ -5,6 +5,8 @@ reads the log from its beginning, changes nothing, and widens what was asked for
 checkpoints of the meter, because control totals and deltas are of those.
 """
 
+# ruff: noqa: S608 - only text of this module is put together; every value is bound
+
 from __future__ import annotations
 
 import re
@@ -16,7 +18,7 @@ from callmeter.errors import EXIT_INCOMPLETE, CallmeterError, UsageError
 from callmeter_sinks.clickhouse.store import Store
 from callmeter_sinks.faults import OriginBreakError
 from callmeter_sinks.origins import OriginSequence
-from callmeter_sinks.queries.dimensions import Period, epoch_us
+from callmeter_sinks.queries.dimensions import Binding, Period, epoch_us
 from callmeter_sinks.rebuild import READ_BYTES, READ_RECORDS
 from callmeter_sinks.rows import ForeignRecordError, Metered, parse
 from callmeter_sinks.source import MeteredSource
@@ -165,6 +167,8 @@ def _ranges(
             first = RepairRange(partition, checkpoint.first, checkpoint.last, checkpoint.offsets)
             found.append(first)
         found[-1].take(checkpoint)
+    if not begun:
+        _must_be_empty(store, source, partition, wanted)
     if wanted.last is not None and wanted.last >= after:
         raise RangeMissingError(
             f"partition {partition}: offsets {max(after, wanted.first or 0)} to {wanted.last} are "
@@ -191,6 +195,23 @@ def _must_have(
         f"of them would be lost; repair from there on (--partition {partition} --first "
         f"{oldest.first}, or a later --since)"
     )
+
+
+def _must_be_empty(store: Store, source: MeteredSource, partition: int, wanted: Wanted) -> None:
+    """Of a partition without any record the store must not have what is to be rebuilt."""
+    binding = Binding()
+    where = [
+        f"log_id = {binding.add(source.log_id, 'UUID')}",
+        f"partition = {binding.add(partition, 'UInt16')}",
+        *wanted.period.sql("log_ts", binding),
+    ]
+    sql = f"SELECT count(), min(origin), max(origin) FROM envelopes WHERE {' AND '.join(where)}"
+    count, first, last = store.query(sql, binding.values).rows[0]
+    if count:
+        raise RangeMissingError(
+            f"partition {partition}: the log has nothing of it any more, and the store has offsets "
+            f"{first} to {last}: repair the other partitions one by one (--partition)"
+        )
 
 
 def _lost(store: Store, source: MeteredSource, partition: int) -> list[tuple[int, int]]:

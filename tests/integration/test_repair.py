@@ -207,6 +207,16 @@ def test_refuses_what_the_log_no_longer_has_and_names_it(
     assert stored(store) == truth(streams)
 
 
+def test_a_partition_that_retention_has_emptied_is_named(
+    store: ChdbStore, log: SqliteLog, streams: list[MeteredStream]
+) -> None:
+    log.prune("metered", before_us=2**62, below={1: 2**62})
+    source = SqliteSource(log)
+    with pytest.raises(RangeMissingError, match=r"partition 1: .* the store has offsets 0 to 19"):
+        plan_repair(store, source, Wanted())
+    assert plan_repair(store, source, Wanted.of(0)).events > 0
+
+
 def test_quarantine_is_lifted_once_the_store_takes_the_record(
     store: ChdbStore, log: SqliteLog
 ) -> None:
