@@ -80,8 +80,8 @@ class PartitionMeter:
         speaking = {s: t.seen_us for s, t in self._sources.speaking() if not t.last}
         self._open.restore(rows, speaking)
         self._ledger.restore(rows)
-        for seen_us in speaking.values():
-            self._time.restore(seen_us)
+        # Of ended sources too: they may have left gaps and open calls to tell of.
+        self._time.restore(self._sources.newest_us)
 
     def configure(self, budgets: Sequence[Budget], next_offset: int, partitions: int) -> None:
         """Take up the definitions as they are now; see ``Configurable``.

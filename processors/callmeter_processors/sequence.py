@@ -57,6 +57,11 @@ class Sources:
         return self._full + sum(map(len, self._compact.values()))
 
     @property
+    def newest_us(self) -> int:
+        """The log's time of the newest envelope that is known of; 0 without any."""
+        return self._now_us
+
+    @property
     def _full(self) -> int:
         return len(self._open) + len(self._quiet) + len(self._ended)
 
@@ -71,6 +76,7 @@ class Sources:
                 others.append((source, tracker))
         for source, tracker in sorted(others, key=lambda item: item[1].seen_us):
             self._put(source, tracker)
+            self._now_us = tracker.seen_us
             if tracker.gaps or tracker.alerted:
                 self.gappy[source] = tracker
 

@@ -106,3 +106,14 @@ def test_a_source_that_closed_with_a_gap_is_compact_once_the_gap_has_closed():
     meter.restart()
     meter.take(2, 3, at_s=62)
     assert meter.look(62) == [("gap", 1, 1), ("gap_closed", 1, 1)]
+
+
+def test_a_gap_of_a_closed_source_is_told_of_by_the_next_owner_of_its_partition():
+    """Every source of the partition has closed: its time goes on from the last that was heard."""
+    meter = Meter()
+    meter.take(0, 2)
+    meter.take(3, at_s=1, last=True)
+    assert meter.look(1) == []
+    meter.restart()
+    assert meter.look(100) == [], "a meter that was down does not count that time"
+    assert meter.look(161) == [("gap", 1, 1)]
