@@ -70,13 +70,13 @@ class Sources:
         # Most have ended: they are put away one by one, and only the others are sorted.
         others: list[tuple[str, Tracker]] = []
         for source, tracker in trackers:
+            self._now_us = max(self._now_us, tracker.seen_us)
             if tracker.compact:
                 self._put(source, tracker)
             else:
                 others.append((source, tracker))
         for source, tracker in sorted(others, key=lambda item: item[1].seen_us):
             self._put(source, tracker)
-            self._now_us = tracker.seen_us
             if tracker.gaps or tracker.alerted:
                 self.gappy[source] = tracker
 

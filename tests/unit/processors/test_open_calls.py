@@ -321,3 +321,14 @@ def test_in_flight_is_what_began_and_has_not_ended_in_any_order(data):
     assert meter.open == kinds.count(False)
     assert meter.live == kinds.count(False)
     assert meter.exposure == 50 * kinds.count(False)
+
+
+def test_a_call_that_a_closed_source_left_is_told_of_by_whoever_takes_over():
+    """No source speaks any more, and nothing is missing: the log's time goes on all the same."""
+    meter = Meter()
+    meter.take([begin(1)])
+    meter.take([], seq=1, last=True, at_s=1)
+    meter.keep()
+    meter.restart()
+    meter.tick(2)
+    assert meter.said() == [("orphaned", "01")]
