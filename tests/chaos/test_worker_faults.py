@@ -2,20 +2,17 @@
 
 Of workers SIGKILL, and SIGSTOP for longer than the session time-out followed by SIGCONT: the woken
 worker still believes that it owns its partitions, and must not be able to write. Of the broker
-SIGKILL. ``CALLMETER_CHAOS_FAULTS`` (default 4) and ``CALLMETER_CHAOS_SEED`` make it longer and
-other.
+SIGKILL.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import signal
 import subprocess
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -27,6 +24,7 @@ import pytest
 from callmeter.log.kafka_appender import KafkaAppender
 from callmeter.log.kafka_server import KafkaServer
 from callmeter.log.record import NewRecord
+from support.chaos import ChaosRun
 from support.kafka_server import Broker
 from support.toy_kafka import ToyKafka, until
 from support.toy_step import toy_records, toy_total
@@ -34,16 +32,15 @@ from support.toy_worker import end_worker, start_worker
 
 pytestmark = [pytest.mark.kafka, pytest.mark.chaos, pytest.mark.slow]
 
-FAULTS = int(os.environ.get("CALLMETER_CHAOS_FAULTS", "4"))
-SEED = int(os.environ.get("CALLMETER_CHAOS_SEED", "1"))
 SESSION_S = 6.0
 
 
 class Traffic:
     """Appends batches until told to finish."""
 
-    def __init__(self, toy: ToyKafka) -> None:
+    def __init__(self, toy: ToyKafka, seed: int) -> None:
         self._toy = toy
+        self._seed = seed
         self._enough = threading.Event()
         self._thread = ThreadPoolExecutor(1)
         self._sent = self._thread.submit(lambda: asyncio.run(self._send()))
@@ -52,7 +49,7 @@ class Traffic:
         sent: list[NewRecord] = []
         appender = await KafkaAppender.start(self._toy.settings, timeout_s=60)
         while not self._enough.is_set():
-            batch = toy_records(20, seed=SEED, keys=40, first=len(sent))
+            batch = toy_records(20, seed=self._seed, keys=40, first=len(sent))
             await appender.append(batch)
             sent += batch
             await asyncio.sleep(0.03)
@@ -105,31 +102,36 @@ class Fleet:
             end_worker(worker)
 
 
-@pytest.mark.timeout(300 + 60 * FAULTS)
+@pytest.mark.timeout(3600)
 def test_faults_of_workers_change_no_sum(
-    kafka: Broker, topic_prefix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kafka: Broker,
+    topic_prefix: str,
+    tmp_path: Path,
+    chaos: ChaosRun,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    rng = random.Random(SEED)
+    chaos.expect("SIGKILL", "SIGSTOP")
     toy = ToyKafka.create(kafka.url, topic_prefix)
     log_file = tmp_path / "workers.log"
     with Fleet(toy, log_file) as fleet:
         # Every kind comes up, whatever the seed.
-        faults = [("SIGKILL", fleet.kill), ("SIGSTOP", fleet.pause)] * (FAULTS // 2)
-        injected, sent = run_with_faults(fleet, toy, faults, rng)
-    tell(capsys, injected, sent, fleet, log_file)
-    assert min(injected["SIGKILL"], injected["SIGSTOP"]) > 0
+        pairs = chaos.pick(short=2, long=12)
+        faults = [("SIGKILL", fleet.kill), ("SIGSTOP", fleet.pause)] * pairs
+        sent = run_with_faults(fleet, toy, faults, chaos)
+    tell(capsys, chaos, sent, fleet, log_file)
     # Seamless deltas in every partition (checked inside), and together all that was sent, once.
     assert toy.total() == toy_total(sent)
 
 
-@pytest.mark.timeout(300 + 60 * FAULTS)
+@pytest.mark.timeout(3600)
 def test_kills_of_the_broker_change_no_sum(
     own_kafka: Callable[..., KafkaServer],
     topic_prefix: str,
     tmp_path: Path,
+    chaos: ChaosRun,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    rng = random.Random(SEED)
+    chaos.expect("broker")
     server = own_kafka()
     toy = ToyKafka.create(server.url, topic_prefix)
     log_file = tmp_path / "workers.log"
@@ -140,10 +142,9 @@ def test_kills_of_the_broker_change_no_sum(
         server.start()
 
     with Fleet(toy, log_file) as fleet:
-        faults = [("broker", kill_broker)] * (FAULTS // 2)
-        injected, sent = run_with_faults(fleet, toy, faults, rng)
-    tell(capsys, injected, sent, fleet, log_file)
-    assert injected["broker"] > 0
+        faults = [("broker", kill_broker)] * chaos.pick(short=2, long=8)
+        sent = run_with_faults(fleet, toy, faults, chaos)
+    tell(capsys, chaos, sent, fleet, log_file)
     assert toy.total() == toy_total(sent)
 
 
@@ -151,29 +152,29 @@ def run_with_faults(
     fleet: Fleet,
     toy: ToyKafka,
     faults: Sequence[tuple[str, Callable[[int, random.Random], None]]],
-    rng: random.Random,
-) -> tuple[Counter[str], list[NewRecord]]:
+    chaos: ChaosRun,
+) -> list[NewRecord]:
     """Injects the faults one after another into live traffic, then lets the fleet catch up."""
-    injected: Counter[str] = Counter()
-    traffic = Traffic(toy)
+    rng = chaos.random
+    traffic = Traffic(toy, chaos.seed)
     try:
         until(partial(_moved, fleet, toy, 0), fleet.log_file)
         for kind, fault in faults:
             before = sum(toy.positions())
             fault(rng.randrange(2), rng)
-            injected[kind] += 1
+            chaos.count(kind)
             # The next fault comes once somebody has got on, at a moment nobody chose.
             until(partial(_moved, fleet, toy, before), fleet.log_file)
             time.sleep(rng.uniform(0, 3))
     finally:
         sent = traffic.finish()
     until(partial(_caught_up, fleet, toy), fleet.log_file, timeout_s=150)
-    return injected, sent
+    return sent
 
 
 def tell(
     capsys: pytest.CaptureFixture[str],
-    injected: Counter[str],
+    chaos: ChaosRun,
     sent: list[NewRecord],
     fleet: Fleet,
     log_file: Path,
@@ -181,7 +182,7 @@ def tell(
     text = log_file.read_text(errors="replace")
     with capsys.disabled():
         print(
-            f"\nfaults {dict(injected)}, records {len(sent)}, workers that ended themselves "
+            f"\nfaults {chaos.injected}, records {len(sent)}, workers that ended themselves "
             f"{fleet.ended_themselves}, partitions started over {text.count('starts over')}"
         )
 
