@@ -134,27 +134,31 @@ def test_faults_change_nothing(
         )
         with Fleet(fleet_commands, tmp_path) as fleet:
             traffic.start()
-            fleet.until(heard.moved(0), "nothing is metered")
+            fleet.until(heard.moved(0), lambda: "nothing is metered")
             laps.end("start")
             inject(chaos, fleet, broker, heard)
             laps.end("faults")
             fleet.supervise(wake_all=True)
             traffic.finish(fleet.supervise)
+            for kind, times in traffic.injected.items():
+                chaos.count(kind, times)
             laps.end("end of traffic")
             wanted = traffic.expected
             expect_budgets(wanted, traffic.sent, definitions, now_us())
             fleet.until(
                 lambda: wanted.certain.keys() <= heard.ids.keys(),
-                f"alerts are missing: {missing(wanted, set(heard.ids))}",
+                lambda: f"alerts are missing: {missing(wanted, set(heard.ids))}",
+                patience_s=240,
             )
             laps.end("alerts")
             fleet.until(
                 partial(stands, broker.bootstrap, topic_prefix, wanted),
-                "the budgets' status is not what was spent",
+                lambda: "the budgets' status is not what was spent",
             )
             laps.end("budgets")
             fleet.until(
-                lambda: wanted.certain.keys() <= receiver.taken.keys(), "alerts are not delivered"
+                lambda: wanted.certain.keys() <= receiver.taken.keys(),
+                lambda: f"not delivered: {missing(wanted, set(receiver.taken))}",
             )
             laps.end("deliveries")
             fleet.stop(*[name for name in fleet_commands if name != "sink"])
@@ -165,9 +169,6 @@ def test_faults_change_nothing(
             laps.end("sink")
         events = committed(broker.bootstrap, f"{topic_prefix}.events", PARTITIONS)
         alerts = committed(broker.bootstrap, f"{topic_prefix}.alerts", PARTITIONS)
-    for kind, times in traffic.injected.items():
-        chaos.count(kind, times)
-
     truth = counted(traffic.sent, len(events), len({event.value for event in events}))
     differences = compare(tmp_path / "store", truth)
     if differences:
@@ -212,17 +213,17 @@ def inject(chaos: ChaosRun, fleet: Fleet, broker: KafkaServer, heard: Listener) 
             time.sleep(chaos.random.uniform(0.5, 3))
             broker.start()
         elif kind == "pause worker":
+            fleet.until(partial(fleet.names, "meter"), lambda: "no meter runs")
             name = chaos.random.choice(fleet.names("meter") + fleet.names("watch"))
             fleet.pause(name, chaos.random.uniform(*PAUSE_S))
         else:
             target = kind.removeprefix("kill ")
-            names = fleet.names(target)
-            fleet.until(partial(fleet.names, target), f"no {target} is awake")
-            fleet.kill(chaos.random.choice(names or fleet.names(target)))
+            fleet.until(partial(fleet.names, target), partial("no {} runs".format, target))
+            fleet.kill(chaos.random.choice(fleet.names(target)))
         chaos.count(kind)
-        fleet.until(heard.moved(before), f"nothing is metered after {kind}")
+        fleet.until(heard.moved(before), partial("nothing is metered after {}".format, kind))
         quiet_s = time.monotonic() + chaos.random.uniform(0.3, chaos.pick(short=2, long=4))
-        fleet.until(lambda until_s=quiet_s: time.monotonic() > until_s, "")
+        fleet.until(lambda until_s=quiet_s: time.monotonic() > until_s, str)
 
 
 def missing(wanted: Expected, said: set[str]) -> list[str]:

@@ -15,6 +15,8 @@ from typing import Self
 from support.cli import environment
 
 TESTS = Path(__file__).resolve().parents[1]
+#: A supervisor waits a moment: a process that finds no Kafka would be started without end.
+_AGAIN_S = 1.0
 
 
 class Fleet:
@@ -28,13 +30,20 @@ class Fleet:
         self._home = home
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._paused: dict[str, float] = {}
+        #: When what has ended by itself is started again.
+        self._due: dict[str, float] = {}
         self.ended_themselves = 0
 
     def names(self, kind: str) -> list[str]:
-        """Those of a kind that are not stopped now."""
-        return [n for n in self._commands if n.startswith(kind) and n not in self._paused]
+        """Those of a kind that run now: neither stopped nor ended."""
+        return [
+            name
+            for name, process in self._processes.items()
+            if name.startswith(kind) and name not in self._paused and process.poll() is None
+        ]
 
     def start(self, name: str) -> None:
+        self._due.pop(name, None)
         with self.log_of(name).open("ab") as log:
             self._processes[name] = subprocess.Popen(
                 [sys.executable, "-m", *self._commands[name]],
@@ -70,26 +79,33 @@ class Fleet:
             if wake_all or time.monotonic() >= until_s:
                 self._processes[name].send_signal(signal.SIGCONT)
                 del self._paused[name]
+        now_s = time.monotonic()
         for name, process in self._processes.items():
-            if process.poll() is not None:
+            if process.poll() is None:
+                continue
+            if name not in self._due:
                 self.ended_themselves += 1
+                self._due[name] = now_s + _AGAIN_S
+            elif now_s >= self._due[name]:
                 self.start(name)
 
-    def until(self, holds: Callable[[], object], what: str, patience_s: float = 120) -> None:
-        """Supervise until it holds; the failure names what was waited for, and all the logs."""
+    def until(
+        self, holds: Callable[[], object], what: Callable[[], str], patience_s: float = 120
+    ) -> None:
+        """Supervise until it holds; the failure says ``what`` does not, and all the logs."""
         deadline_s = time.monotonic() + patience_s
         while not holds():
             self.supervise()
-            assert time.monotonic() < deadline_s, f"{what}\n{self.said()}"
+            assert time.monotonic() < deadline_s, f"{what()}\n{self.said()}"
             time.sleep(0.1)
 
     def stop(self, *names: str, patience_s: float = 60) -> None:
-        """SIGTERM, and each ends well."""
+        """SIGTERM, and each ends well; one that has just been started may not have heard of it."""
         for name in names:
             self._processes[name].send_signal(signal.SIGTERM)
         for name in names:
             code = self._processes.pop(name).wait(patience_s)
-            assert code == 0, f"{name} ended with {code}: {self.said()}"
+            assert code in (0, -signal.SIGTERM), f"{name} ended with {code}: {self.said()}"
 
     def __enter__(self) -> Self:
         for name in self._commands:
