@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from callmeter.errors import UsageError
+from callmeter.log.kafka_consumer import KafkaGroupReader
+from callmeter.log.kafka_settings import KafkaSettings
 from callmeter.log.sqlite_log import SqliteLog
 from callmeter_sinks.clickhouse.chdb_store import ChdbStore
 from callmeter_sinks.intents import Books, Claim
@@ -17,8 +19,10 @@ from callmeter_sinks.repair_plan import RangeMissingError, Wanted, plan_repair
 from callmeter_sinks.sink import Sink
 from callmeter_sinks.source import SqliteSource
 from callmeter_sinks.verify import verify
+from support.kafka_server import Broker
 from support.ledger import LOG, Book, us
 from support.metered import NOW_US, MeteredStream, Truth
+from support.metered_topic import MeteredTopic
 from support.stored import append, expected, sqlite_log, stored
 from support.stores import migrated_chdb
 
@@ -65,6 +69,11 @@ def truth(streams: list[MeteredStream]) -> dict[str, object]:
     for stream in streams:
         total.add(stream.truth)
     return expected(total)
+
+
+def over_kafka(topic: MeteredTopic, group: str) -> KafkaGroupReader:
+    settings = KafkaSettings.from_url(topic.url, {})
+    return KafkaGroupReader(settings, "metered", group=group, log_id=topic.log_id, whole=True)
 
 
 def repaired(store: ChdbStore, log: SqliteLog, wanted: Wanted) -> Repaired:
@@ -255,3 +264,32 @@ def test_the_meters_own_records_are_equal_by_verify_too(store: ChdbStore, log: S
     result = verify(store)
     assert [check for check in result.checks if not check.equal] == []
     assert list(result.unverifiable) == []
+
+
+@pytest.mark.kafka
+def test_over_kafka_markers_and_aborted_records_are_no_holes(
+    store: ChdbStore, kafka: Broker, topic_prefix: str
+) -> None:
+    topic = MeteredTopic(kafka.bootstrap, topic_prefix, partitions=2, seed=5)
+    for partition in (0, 1, 0, 1):
+        topic.abort(partition)
+        topic.checkpoint(partition)
+    topic.abort(0)
+    source = over_kafka(topic, "sink")
+    try:
+        Sink(store, source).drain()
+    finally:
+        source.close()
+    assert stored(store) == expected(topic.truth)
+    delete(store, "calls", "partition = 0")
+    delete(store, "rollup_1d", "1")
+    source = over_kafka(topic, "repair")
+    try:
+        repair = Repair(store, source)
+        repair.settle()
+        plan = plan_repair(store, source, Wanted())
+        assert [(each.first, each.last) for each in plan.ranges] == [(0, 7), (0, 7)]
+        repair.run(plan)
+    finally:
+        source.close()
+    assert stored(store) == expected(topic.truth)
