@@ -31,6 +31,9 @@ class NoPrices:
     def price(self, *args: object, **kwargs: object) -> None:
         return None
 
+    def quote(self, *args: object, **kwargs: object) -> None:
+        return None
+
 
 class MoodyCollector:
     """``mood`` may be changed at any time; ``seen`` counts requests by the mood they met.

@@ -87,16 +87,20 @@ class Server:
         with suppress(OSError):  # the client may go at any time
             if self.tls is not None:
                 conn = self.tls.wrap_socket(conn, server_side=True)
-            self._open.append(conn)
-            reader = conn.makefile("rb")
-            while (request := self._read(reader)) is not None:
-                self.requests.append(request)
-                answer = self.script[0] if len(self.script) == 1 else self.script.pop(0)
-                data = answer(request)
-                if data is None:
-                    conn.shutdown(socket.SHUT_RDWR)
-                    return
-                conn.sendall(data)
+            with conn:
+                self._open.append(conn)
+                self._answer(conn)
+
+    def _answer(self, conn: socket.socket) -> None:
+        reader = conn.makefile("rb")
+        while (request := self._read(reader)) is not None:
+            self.requests.append(request)
+            answer = self.script[0] if len(self.script) == 1 else self.script.pop(0)
+            data = answer(request)
+            if data is None:
+                conn.shutdown(socket.SHUT_RDWR)
+                return
+            conn.sendall(data)
 
     @staticmethod
     def _read(reader) -> Request | None:
