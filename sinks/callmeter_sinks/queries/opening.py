@@ -40,7 +40,11 @@ class Origins:
 
 
 def is_stored(store: Store, origins: Origins) -> bool:
-    """Whether the store has all of these records, so that a sum over them is final."""
+    """Whether the store has all of these records, so that a sum over them is final.
+
+    An insert fills one table after the other, the ledger first. Whatever lies below the newest
+    intent is in all of them; of the rest, calls and costs must be as many as the ledger says.
+    """
     if origins.below <= 0:
         return True
     binding = Binding()
@@ -49,7 +53,21 @@ def is_stored(store: Store, origins: Origins) -> bool:
         f"SELECT max(origin), count() FROM envelopes WHERE {where}", binding.values
     )
     newest, count = answer.rows[0]
-    return bool(count) and int(newest) >= origins.below - 1
+    if not count or int(newest) < origins.below - 1:
+        return False
+    of_log = where.rpartition(" AND ")[0]
+    open_from = (
+        "SELECT argMax(origin_first, (generation, owner, last, -toInt64(records))) "
+        f"FROM sink_intents WHERE topic = 'metered' AND {of_log}"
+    )
+    where = f"{where} AND origin >= ({open_from})"
+    ledger = f"FROM envelopes WHERE verdict = 'accepted' AND {where}"
+    answer = store.query(
+        f"SELECT (SELECT sum(call_ends) {ledger}) = (SELECT count() FROM calls WHERE {where}) "
+        f"AND (SELECT sum(costs) {ledger}) = (SELECT count() FROM costs WHERE {where})",
+        binding.values,
+    )
+    return bool(answer.rows[0][0])
 
 
 def opening_spend(
