@@ -154,12 +154,12 @@ def _await(server: Prometheus, jobs: dict[str, str]) -> None:
 @pytest.mark.kafka
 @pytest.mark.acceptance(224)
 def test_every_query_of_the_dashboards_gives_data(scraped: Prometheus) -> None:
-    empty = [
-        f"{title}: {promql}"
-        for title, promql in panels()
-        if not any(one["value"][1] != "NaN" for one in scraped.series(filled_in(promql)))
-    ]
-    assert not empty, "\n".join(empty)
+    deadline_s = time.monotonic() + _PATIENCE_S
+    for title, promql in panels():
+        # A rate needs two scrapes of the last ten seconds, and a busy machine may be late with one.
+        while not any(one["value"][1] != "NaN" for one in scraped.series(filled_in(promql))):
+            assert time.monotonic() < deadline_s, f"{title}: {promql}"
+            time.sleep(0.2)
     assert len(panels()) > 40
 
 

@@ -135,8 +135,10 @@ class KafkaServer:
         self.kill()
 
     def pause(self) -> None:
-        """SIGSTOP: alive, bound to its port, and silent."""
+        """SIGSTOP: alive, bound to its port, and silent from the return on."""
         self._signal(signal.SIGSTOP)
+        while self.pid is not None and not _all_stopped(self.pid):
+            time.sleep(0.005)  # another thread of it may be in the middle of an answer
 
     def resume(self) -> None:
         """SIGCONT after ``pause``."""
@@ -273,3 +275,16 @@ def serves_metadata(port: int) -> bool:
 def _close(stream: IO[bytes] | None) -> None:
     if stream is not None:
         stream.close()
+
+
+def _all_stopped(pid: int) -> bool:
+    """Whether every thread of a process is stopped (or gone); also where there is no /proc."""
+    threads = Path(f"/proc/{pid}/task").glob("*/stat")
+    return all(_state(stat) in "TtZX" for stat in threads)
+
+
+def _state(stat: Path) -> str:
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0]
+    except OSError:  # the thread has ended meanwhile
+        return "X"
