@@ -205,7 +205,7 @@ def drain(log: str, store: Path) -> TalkingSink:
     """A last sink that stores the rest; it has ended."""
     last = TalkingSink(log, store, "--drain")
     try:
-        assert last.end() == 0, last.errors
+        assert last.end(240) == 0, last.errors
         assert "DONE" in last.said
     finally:
         last.close()

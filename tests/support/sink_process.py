@@ -90,7 +90,8 @@ def over_kafka(url: str, store: TalkingStore | TalkingRemoteStore, *, drain: boo
         session_s=session_s(),
     )
     try:
-        sink = Sink(store, source, limits=LIMITS)
+        # Small ranges make many moments to kill at; what is left in the end may go in large ones.
+        sink = Sink(store, source, limits=None if drain else LIMITS)
         signal.signal(signal.SIGTERM, lambda *_: sink.stop())
         print("READY", flush=True)
         if drain:
