@@ -77,7 +77,7 @@ class Fleet:
         self.sinks = [self._start(), self._start()]
 
     def _start(self) -> TalkingSink:
-        return TalkingSink(self._url, self._host.address)
+        return TalkingSink(self._url, self._host.name)
 
     def inject(self, kind: str, chaos: ChaosRun) -> None:
         """One fault on the member that the dice name."""
@@ -156,7 +156,7 @@ def test_two_sinks_and_a_store_under_fire(
         finally:
             for sink in fleet.sinks:
                 sink.close()
-        drain(topic.url, host.address)
+        drain(topic.url, host.name)
         assert stored(store) == expected(topic.truth)
         claims = store.query("SELECT max(generation) FROM sink_claims").rows[0][0]
         store.close()
@@ -180,7 +180,7 @@ def test_a_sink_that_dies_with_its_engine(
             for partition in range(PARTITIONS):
                 topic.checkpoint(partition)
             topic.abort(chaos.random.randrange(PARTITIONS))
-        sink = TalkingSink(topic.url, where)
+        sink = TalkingSink(topic.url, str(where))
         mark, low, high = AIMS[kind]
         delay_s = chaos.random.uniform(low, high) / 1000
         try:
@@ -191,7 +191,7 @@ def test_a_sink_that_dies_with_its_engine(
             sink.close()
         chaos.count(kind)
         phantoms += repaired(sink)
-    phantoms += repaired(drain(topic.url, where))
+    phantoms += repaired(drain(topic.url, str(where)))
     print(f"{phantoms} phantoms repaired")
     count_log(chaos, topic)
     store = open_store(f"chdb:{where}")
@@ -201,7 +201,7 @@ def test_a_sink_that_dies_with_its_engine(
         store.close()
 
 
-def drain(log: str, store: Path) -> TalkingSink:
+def drain(log: str, store: str) -> TalkingSink:
     """A last sink that stores the rest; it has ended."""
     last = TalkingSink(log, store, "--drain")
     try:

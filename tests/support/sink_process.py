@@ -1,10 +1,10 @@
 """A sink as a process of its own, to be killed: ``python sink_process.py LOG STORE [--drain]``.
 
-LOG is a SQLite file or ``kafka://…``, STORE a chDB directory or the socket of a ``StoreHost``. Over
-SQLite, and with ``--drain``, it ends at the end of the log and prints ``DONE``; else it runs until
-SIGTERM. ``REPAIRED n`` tells of phantoms that the store dropped on opening. Around every write it
-prints where it is, so that a killer can aim: ``I`` before an intent, ``i`` after it, ``L`` before
-an insert, ``l`` after it.
+LOG is a SQLite file or ``kafka://…``, STORE a chDB directory or the name of a ``StoreHost``,
+``host:SOCKET``. Over SQLite, and with ``--drain``, it ends at the end of the log and prints
+``DONE``; else it runs until SIGTERM. ``REPAIRED n`` tells of phantoms that the store dropped on
+opening. Around every write it prints where it is, so that a killer can aim: ``I`` before an intent,
+``i`` after it, ``L`` before an insert, ``l`` after it.
 """
 
 from __future__ import annotations
@@ -62,8 +62,9 @@ def with_marks(insert, table, columns, block, **more):
 
 def main(log: str, where: str, *options: str) -> None:
     drain = "--drain" in options
-    if Path(where).is_socket():
-        store = TalkingRemoteStore(Path(where))
+    # Told by name, not by looking: a host that was killed just now has no socket.
+    if where.startswith("host:"):
+        store = TalkingRemoteStore(Path(where.removeprefix("host:")))
     else:
         store = TalkingStore(where)
         print(f"REPAIRED {len(store.repaired)}", flush=True)

@@ -30,6 +30,7 @@ class StoreHost:
 
     def __init__(self, store: Path, address: Path) -> None:
         self.address = address
+        self.name = f"host:{address}"
         self._store = store
         self._process: subprocess.Popen[str] | None = None
 

@@ -25,12 +25,12 @@ class _Aim:
 class TalkingSink:
     """``sink_process.py`` with a reader of its marks. ``said`` are all lines so far."""
 
-    def __init__(self, log: str, store: Path, *options: str) -> None:
+    def __init__(self, log: str, store: str, *options: str) -> None:
         self.said: list[str] = []
         self._aim: _Aim | None = None
         self._lock = threading.Lock()
         self.process = subprocess.Popen(
-            [sys.executable, str(_PROGRAM), log, str(store), *options],
+            [sys.executable, str(_PROGRAM), log, store, *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
