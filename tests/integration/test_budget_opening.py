@@ -27,6 +27,7 @@ class Traffic:
         self.home = home
         self.month: Counter[str] = Counter()
         self.calls = 0
+        self.spent = 0  # whatever the model, whoever the user
         self._rng = random.Random(3)
         self._sources = [uuid7() for _ in range(6)]
         self._seq = 0
@@ -41,6 +42,7 @@ class Traffic:
                      "cost_pico": "-7", "provider": "openai", "model": "gpt-4o-mini", "user": "bob"}
                 )  # fmt: skip
                 self.month["bob"] -= 7
+                self.spent -= 7
                 value = envelope(events, source=source, seq=self._seq, sent_us=now_us)
                 log.append([NewRecord("events", source.encode(), value)] * 2)
             self._seq += 1
@@ -48,6 +50,7 @@ class Traffic:
     def _call(self, now_us: int) -> dict:
         user, pico = self._rng.choice(["alice", "bob", ""]), self._rng.randrange(1, 10**13)
         model = self._rng.choice(["gpt-4o-mini", "claude"])
+        self.spent += pico
         if model == "gpt-4o-mini" and user:
             self.month[user] += pico
             self.calls += 1
@@ -73,18 +76,21 @@ def test_opening_and_counting_meet_exactly(tmp_path: Path, capsys: pytest.Captur
         place = ["--dir", str(home)]
         assert run([
             "budget", "set", "team", "--limit", "5", "--window", "month", "--per", "user",
-            "--scope", "model=gpt*", "--scope", "provider=openai", *place,
+            "--scope", "model=gpt*", "--scope", "provider=openai", "--no-open", *place,
         ]) == 0  # fmt: skip
         # Goes on while the meters take the budget up.
         traffic.send(log, 20)
         assert run(["budget", "open", "team", *place]) == 0, capsys.readouterr()
         assert run(["budget", "open", "team", *place]) == 0
         traffic.send(log, 5)
+        assert run(["budget", "set", "all", "--limit", "5", "--window", "month", *place]) == 0
     with SqliteLog(home / "log.db") as log:
         found = statuses(log)
+    assert int(found.pop("").spend_pico) == traffic.spent
     assert {user: int(status.spend_pico) for user, status in found.items()} == traffic.month
     assert sum(status.calls for status in found.values()) == traffic.calls
     assert {status.openings for status in found.values()} == {4}
     said = capsys.readouterr().out
     assert said.count("team begins with ") == 2
+    assert said.count("all begins with ") == 1
     assert "begins with 0 USD" not in said

@@ -12,10 +12,10 @@ import msgspec
 
 from callmeter.cli import budgetspec as spec
 from callmeter.cli import options, target
+from callmeter.cli.budgetbegin import begin, say_begun
 from callmeter.cli.budgetlog import BudgetLog
 from callmeter.cli.budgettable import definition_rows, print_rows, status_rows
 from callmeter.errors import UsageError
-from callmeter.money import format_usd
 from callmeter.schema.budgets import (
     DEFAULT_THRESHOLDS,
     Budget,
@@ -70,6 +70,11 @@ def command() -> None:
 @click.option("--min-calls", default=20, show_default=True, help="Objectives: calls it takes.")
 @click.option("--note", default="", help="For people.")
 @click.option("--replace", is_flag=True, help="Change the budget of this name.")
+@click.option(
+    "--open/--no-open", "opens", default=True, show_default=True,
+    help="Bring in what was spent in the window before: see `budget open`.",
+)  # fmt: skip
+@options.store
 @_place
 def set_budget(
     name: str,
@@ -86,11 +91,16 @@ def set_budget(
     min_calls: int,
     note: str,
     replace: bool,
+    opens: bool,
+    store_url: str | None,
     directory: Path | None,
     kafka_url: str | None,
     quiet: bool,
 ) -> None:
-    """Set a budget. It counts from now on; what was spent before is brought in by `budget open`."""
+    """Set a budget, and bring in what was spent in its window before, as `budget open` does.
+
+    The latter where a store can be asked: with --store, or while `callmeter up` runs.
+    """
     wanted = Budget(
         id=name,
         window=window,
@@ -122,7 +132,11 @@ def set_budget(
         resets = 0 if old is None else old.resets
         return next_version(old, msgspec.structs.replace(wanted, resets=resets), _now_us())
 
-    _done(BudgetLog(directory, kafka_url).edit(edit), "set", quiet=quiet)
+    log = BudgetLog(directory, kafka_url)
+    budget = log.edit(edit)
+    _done(budget, "set", quiet=quiet)
+    if opens:
+        begin(log, budget, store_url, quiet=quiet)
 
 
 @command.command(name="raise")
@@ -215,8 +229,7 @@ def open_balance(
     where = None if store_url is not None else directory
     with target.reading(where, store_url) as store:
         pico = log.open(store, budget, patience)
-    if not quiet:
-        click.echo(f"{name} begins with {format_usd(pico)} USD")
+    say_begun(budget, pico, quiet=quiet)
 
 
 @command.command(name="list")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from callmeter.cli.options import DEFAULT_DIR
-from callmeter.embedded import LOG_FILE
+from callmeter.embedded import LOG_FILE, running
 from callmeter.errors import ConfigError, UsageError
 from callmeter.log.definitions import Edit, edit_kafka, edit_sqlite, read_definitions
 from callmeter.log.sqlite_log import SqliteLog
@@ -61,6 +61,17 @@ class BudgetLog:
             tables = asyncio.run(_read_statuses(self._kafka_url))
         found = [decode_status(value) for table in tables for value in table.values()]
         return sorted(found, key=lambda status: (status.budget, status.entity))
+
+    @property
+    def running_store(self) -> str | None:
+        """The URL of the store of the ``up`` that runs over this log, if one does."""
+        owner = None if self._kafka_url is not None else running(self._home)
+        return None if owner is None else owner.store_url
+
+    @property
+    def no_store(self) -> str:
+        """Why there is no store to ask."""
+        return "`callmeter up` does not run" if self._kafka_url is None else "no --store was given"
 
     def open(self, store: Store, budget: Budget, patience_s: float) -> int:
         """Bring in what the budget had spent before; see ``open_budget``."""

@@ -57,11 +57,27 @@ def say_status(home: Path, name: str, entity: str = "", **fields) -> None:
         log.append([NewRecord("budget-status", status_key(name, entity), value)])
 
 
+def test_set_without_a_store_says_what_is_not_in(home, capsys):
+    assert run(["budget", "set", "a", "--limit", "5", "--dir", str(home)]) == 0
+    said = capsys.readouterr()
+    assert "`callmeter up` does not run; `callmeter budget open a` brings it in" in said.err
+    assert run(["budget", "set", "b", "--limit", "5", "--no-open", "--dir", str(home)]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_set_stands_when_the_store_is_away(home, capsys):
+    away = ["--store", "clickhouse://127.0.0.1:1/db"]
+    assert run(["budget", "set", "a", "--limit", "5", "--dir", str(home), *away]) == 0
+    assert "what a had spent before is not in: " in capsys.readouterr().err
+    assert set(budgets(home)) == {"a"}
+
+
 def test_set_makes_a_definition(home, capsys):
     said = budget(
         home, "set", "team", "--limit", "5", "--tokens", "1000", "--window", "month",
         "--scope", "model=gpt*", "--scope", "model=claude", "--scope", "tag:team=a",
         "--per", "user", "--thresholds", "80%, 4.50", "--action", "stop", "--note", "hello",
+        "--no-open",
         capsys=capsys,
     )  # fmt: skip
     assert said == "set team, version 1: 5 USD and 1000 tokens\n"
