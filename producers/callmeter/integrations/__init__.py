@@ -12,13 +12,14 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from callmeter.errors import MissingExtraError, UsageError
+from callmeter.errors import ConfigError, MissingExtraError, UsageError
 
-#: Name → (distribution's module, our module, extra). Our module has ``install() -> undo``.
-INSTRUMENTS: dict[str, tuple[str, str, str]] = {
+#: Name → (distribution's module, our module, extra). Our module has ``install() -> undo``. There is
+#: no extra for LiteLLM: it pins a client of OpenAI's that is older than what the others take.
+INSTRUMENTS: dict[str, tuple[str, str, str | None]] = {
     "anthropic": ("anthropic", "callmeter.integrations.anthropic_client", "anthropic"),
     "langchain": ("langchain_core", "callmeter.integrations.langchain", "langchain"),
-    "litellm": ("litellm", "callmeter.integrations.litellm_callback", "litellm"),
+    "litellm": ("litellm", "callmeter.integrations.litellm_callback", None),
     "openai": ("openai", "callmeter.integrations.openai_client", "openai"),
 }
 _installed: dict[str, Callable[[], None]] = {}
@@ -52,8 +53,8 @@ def instrument(*names: str) -> Undo:
     """Meter the calls of client libraries, for example ``"openai"``; none means all installed.
 
     A library that is instrumented already stays as it is, and is not part of the ``Undo``.
-    ``UsageError`` for a name there is no instrument for, ``MissingExtraError`` if a named library
-    is not installed.
+    ``UsageError`` for a name there is no instrument for; if a named library is not installed
+    ``MissingExtraError``, or ``ConfigError`` for one without an extra.
 
     >>> callmeter.instrument("openai")
     """
@@ -64,6 +65,8 @@ def instrument(*names: str) -> Undo:
             raise UsageError(f"there is no instrument for {name!r}; there are: {known}")
         module, _, extra = INSTRUMENTS[name]
         if not _is_there(module):
+            if extra is None:
+                raise ConfigError(f"the library {module} is not installed: pip install {module}")
             raise MissingExtraError(f"the library {module}", extra)
     fresh: list[str] = []
     for name in wanted:

@@ -2,7 +2,8 @@
 
 A call begins when LiteLLM is about to speak to a provider and ends when it reports success or
 failure, from whichever of its threads. Where it goes through a client that is instrumented too,
-that client's call is the billable one (``nesting``).
+that client's call is the billable one (``nesting``). A streamed call whose caller did not ask for
+usage (``stream_options={"include_usage": True}``) is ``usage_unknown``.
 """
 
 from __future__ import annotations

@@ -230,6 +230,16 @@ def test_the_cost_that_litellm_knows_is_kept_as_reported(captured: Capture) -> N
     assert (event["cost_pico"], event["cost_source"]) == ("154000000", "litellm")
 
 
+def test_zeros_that_litellm_adds_to_a_reply_without_usage_are_unknown(captured: Capture) -> None:
+    usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    with callmeter.generation(model="m") as call:
+        call.record({"usage": usage, "_hidden_params": {"response_cost": 0.0}})
+    assert not {"usage", "cost_pico"} & captured.calls[0].keys()
+    with callmeter.generation(model="m") as call:
+        call.record({"usage": usage})
+    assert captured.calls[1]["usage"] == {"input": 0, "output": 0}  # this provider said so
+
+
 def test_a_reply_that_bites_does_not_hurt(captured: Capture) -> None:
     class Biting:
         def __getattr__(self, name: str) -> Any:

@@ -88,6 +88,9 @@ def read_reply(reply: Any) -> Reading:
     told = get(reply, "_hidden_params", "response_cost")
     if isinstance(told, float | int) and not isinstance(told, bool) and told >= 0:
         found.cost_pico = float_to_pico(told)
+    if get(reply, "_hidden_params") is not None and found.usage and not any(found.usage.values()):
+        # To a reply without usage LiteLLM adds one of zeros, and a cost of zero: nobody knows.
+        found.usage = found.cost_pico = None
     return found
 
 
