@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,7 +89,8 @@ def import_bill(
         raise UsageError("whose bill is it? give --provider, or a column provider")
     if book and not all(key.project for key in bill.amounts):
         raise UsageError("on which project is it to be booked? give --project, or a column project")
-    with _places(directory, kafka_url, store_url, book=book) as (url, store, healthy):
+    writes = "bookings" if book else ""
+    with target.correcting(directory, kafka_url, store_url, writes=writes) as (url, store, healthy):
         rows = reconcile(store, bill)
         booked = _book(bill, rows, store, url, healthy, quiet=quiet) if book else None
     shown = [_shown(row) for row in rows]
@@ -106,28 +106,6 @@ def import_bill(
             click.echo(
                 f"{booked} differences booked" if booked else "nothing to book, or booked before"
             )
-
-
-@contextmanager
-def _places(
-    directory: Path | None, kafka_url: str | None, store_url: str | None, *, book: bool
-) -> Iterator[tuple[str, Store, Callable[[], None]]]:
-    """Where bookings go, where metered cost is read, and a check of the pipeline's health."""
-    if kafka_url is not None and (directory is not None or store_url is None):
-        raise UsageError("give --kafka and --store, or --dir")
-    if book and kafka_url is None and store_url is not None:
-        raise UsageError("bookings go through the log: give --kafka beside --store, or --dir")
-    if kafka_url is not None or not book:
-        with target.reading(directory, store_url) as store:
-            yield kafka_url or "", store, lambda: None
-        return
-    from callmeter.cli.replay import destination
-
-    target.require_data(directory)
-    with destination(directory, None, None) as (url, near, healthy):
-        if near is None:
-            raise UnreachableError("the directory's store is not in sight")
-        yield url, near, healthy
 
 
 def _book(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ import click
 from callmeter.cli import options, tables, target
 from callmeter.cli.corrections import Change, Run, corrections, run_source
 from callmeter.clock import SystemClock
-from callmeter.errors import DataError, UnreachableError, UsageError
+from callmeter.errors import DataError, UnreachableError
 from callmeter.money import format_usd
 from callmeter.pricing import PriceBook, Pricer, build_book, load_own_prices
 from callmeter.replay.plan import Plan
@@ -76,7 +75,8 @@ def command(
     tables.check_formats(as_json=as_json, as_csv=as_csv)
     book = build_book(load_own_prices(own_file))
     changes: Changes = {}
-    with _places(directory, kafka_url, store_url, dry_run=dry_run) as (url, store, healthy):
+    writes = "" if dry_run else "corrections"
+    with target.correcting(directory, kafka_url, store_url, writes=writes) as (url, store, healthy):
         repricing = _Repricing(store, url, healthy, book, since, until, quiet)
         for name in repricing.projects(project):
             repricing.of(name, changes, dry_run=dry_run)
@@ -93,30 +93,6 @@ def command(
         if not quiet and rows:
             done = "would be corrected" if dry_run else "corrected"
             click.echo(f"{total['changed']:,} calls {done} by book {book.version}")
-
-
-@contextmanager
-def _places(
-    directory: Path | None, kafka_url: str | None, store_url: str | None, *, dry_run: bool
-) -> Iterator[tuple[str, Store, Callable[[], None]]]:
-    """Where corrections go, where calls are read, and a check of the pipeline's health."""
-    if kafka_url is not None and directory is not None:
-        raise UsageError("give --dir or --kafka, not both")
-    if kafka_url is not None and store_url is None:
-        raise UsageError("--kafka needs --store too: stored calls are what is repriced")
-    if kafka_url is None and store_url is not None and not dry_run:
-        raise UsageError("corrections go through the log: give --kafka beside --store, or --dir")
-    if kafka_url is not None or dry_run:
-        with target.reading(directory, store_url) as store:
-            yield kafka_url or "", store, lambda: None
-        return
-    from callmeter.cli.replay import destination
-
-    target.require_data(directory)
-    with destination(directory, None, None) as (url, near, healthy):
-        if near is None:
-            raise UnreachableError("the directory's store is not in sight")
-        yield url, near, healthy
 
 
 class _Repricing:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from callmeter.cli.options import DEFAULT_DIR
 from callmeter.embedded import STORE_DIRECTORY, running
-from callmeter.errors import ConfigError, UsageError
+from callmeter.errors import ConfigError, UnreachableError, UsageError
 
 if TYPE_CHECKING:
     from callmeter_sinks.clickhouse.store import Store
@@ -28,6 +28,34 @@ def reading(directory: Path | None, store_url: str | None) -> Iterator[Store]:
         yield store
     finally:
         store.close()
+
+
+@contextmanager
+def correcting(
+    directory: Path | None, kafka_url: str | None, store_url: str | None, *, writes: str
+) -> Iterator[tuple[str, Store, Callable[[], None]]]:
+    """For what is made from the store and sent to the log: its URL, the store, a check of health.
+
+    ``writes`` names what will be sent, in the plural; "" if nothing will, then a store suffices.
+    Raises ``UsageError`` when the places named do not go together, and what ``reading`` raises.
+    """
+    if kafka_url is not None and directory is not None:
+        raise UsageError("give --dir or --kafka, not both")
+    if kafka_url is not None and store_url is None:
+        raise UsageError("--kafka needs --store too: what is stored is what is corrected")
+    if kafka_url is None and store_url is not None and writes:
+        raise UsageError(f"{writes} go through the log: give --kafka beside --store, or --dir")
+    if kafka_url is not None or not writes:
+        with reading(directory, store_url) as store:
+            yield kafka_url or "", store, lambda: None
+        return
+    from callmeter.cli.replay import destination
+
+    require_data(directory)
+    with destination(directory, None, None) as (url, near, healthy):
+        if near is None:
+            raise UnreachableError("the directory's store is not in sight")
+        yield url, near, healthy
 
 
 def _url(directory: Path | None, store_url: str | None) -> str:
