@@ -1,7 +1,8 @@
 """kill -9 of a durable producer at random moments, its backend in every mood: to the event.
 
 Each life takes over what the one before left. Behind the meter an event whose call had returned a
-sync interval before the kill counts once; a later one counts once or not at all.
+sync interval before the kill counts once; a later one counts once or not at all, and then its
+source is told of: an unclean end where its newest events are missing, a gap where older ones are.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections import defaultdict
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -27,11 +30,13 @@ _NOTE = struct.Struct("<IQ")
 PRODUCER = """
     import os, struct, sys, time
     import callmeter
-    url, spool, life, pipe = sys.argv[1:5]
-    callmeter.init(url, spool_dir=spool, durable=True, timeout_s=2.0)
+    url, spool, life, pipe, room, pad = sys.argv[1:7]
+    room = int(room)
+    callmeter.init(url, spool_dir=spool, durable=True, timeout_s=2.0, spool_max_bytes=room)
+    labels = {"pad": "x" * int(pad)}
     note = struct.Struct("<IQ")
     for i in range(1_000_000):
-        callmeter.metric(f"{life}-{i}", 1.0)
+        callmeter.metric(f"{life}-{i}", 1.0, labels=labels)
         os.write(int(pipe), note.pack(i, time.monotonic_ns()))
         time.sleep(0.0005)
 """
@@ -49,14 +54,24 @@ HEIR = """
 """
 
 
+#: (room in the spool, padding of an event) for more than any life leaves; and for a thousand events
+#: in the smallest spool there may be.
+AMPLE, LITTLE = (2**30, 1), (2**20, 1_000)
+
+
+def started(
+    collector: MoodyCollector, spool: Path, life: int, writing: int, room: tuple[int, int] = AMPLE
+) -> subprocess.Popen[bytes]:
+    """A producer that notes on the pipe what it has metered."""
+    arguments = [collector.url, str(spool), str(life), str(writing), *map(str, room)]
+    program = textwrap.dedent(PRODUCER)
+    return subprocess.Popen([sys.executable, "-c", program, *arguments], pass_fds=[writing])
+
+
 def one_life(collector: MoodyCollector, spool: Path, life: int, chaos: ChaosRun) -> tuple[int, int]:
     """Start a producer and kill it: (events a sync interval old at the kill, events in all)."""
     reading, writing = os.pipe()
-    child = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(PRODUCER), collector.url, str(spool), str(life),
-         str(writing)],
-        pass_fds=[writing],
-    )  # fmt: skip
+    child = started(collector, spool, life, writing)
     os.close(writing)
     with os.fdopen(reading, "rb") as notes:
         first = notes.read(_NOTE.size)  # it runs
@@ -71,6 +86,71 @@ def one_life(collector: MoodyCollector, spool: Path, life: int, chaos: ChaosRun)
     return sum(ns <= killed_ns - SYNC_NS for ns in times), len(times)
 
 
+def life_with_little_room(collector: MoodyCollector, spool: Path, life: int, events: int) -> int:
+    """Start a producer whose spool holds less than it makes, kill it: how many events it made."""
+    reading, writing = os.pipe()
+    child = started(collector, spool, life, writing, LITTLE)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as notes:
+        told = notes.read(events * _NOTE.size)
+        child.kill()
+        child.wait()
+        told += notes.read()
+    return len(told) // _NOTE.size
+
+
+def inherit(collector: MoodyCollector, spool: Path) -> None:
+    """The next process on the spool delivers what the dead ones left."""
+    heir = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(HEIR), collector.url, str(spool)],
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert heir.returncode == 0, heir.stderr
+
+
+@dataclass
+class Known:
+    """What is known of a life behind the meter."""
+
+    source: str = ""
+    seqs: set[int] = field(default_factory=set)
+    events: set[int] = field(default_factory=set)
+
+    @property
+    def missing_seqs(self) -> set[int]:
+        """Envelopes below the newest that arrived."""
+        return set(range(max(self.seqs) + 1)) - self.seqs
+
+
+def known_lives(collector: MoodyCollector) -> dict[int, Known]:
+    """By life; a life of which no envelope arrived is not in it."""
+    lives: defaultdict[int, Known] = defaultdict(Known)
+    for source, seq, verdict, names in collector.envelopes():
+        if verdict == "accepted" and names:
+            life = lives[int(names[0].partition("-")[0])]
+            assert life.source in ("", source)
+            life.source = source
+            life.seqs.add(seq)
+            life.events.update(int(name.partition("-")[2]) for name in names)
+    return dict(lives)
+
+
+def told_of(collector: MoodyCollector) -> tuple[dict[str, int], dict[str, set[int]]]:
+    """(first seq that a source which ended uncleanly did not send, seqs missing of a source)."""
+    ended: dict[str, int] = {}
+    gaps: defaultdict[str, set[int]] = defaultdict(set)
+    for alert in collector.alerts():
+        if alert.kind == "unclean_end":
+            assert alert.source not in ended
+            ended[alert.source] = alert.first_seq
+        elif alert.kind == "gap":
+            gaps[alert.source].update(range(alert.first_seq, alert.last_seq + 1))
+    return ended, dict(gaps)
+
+
 def test_what_was_accepted_an_interval_before_a_kill_counts_once(
     tmp_path: Path, chaos: ChaosRun
 ) -> None:
@@ -83,16 +163,11 @@ def test_what_was_accepted_an_interval_before_a_kill_counts_once(
             chaos.count(collector.mood)
             lives.append(one_life(collector, spool, life, chaos))
         collector.mood = WELL
-        heir = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(HEIR), collector.url, str(spool)],
-            capture_output=True,
-            text=True,
-            timeout=150,
-            check=False,
-        )
-        assert heir.returncode == 0, heir.stderr
+        inherit(collector, spool)
         counted = collector.metered()
         verdicts = collector.verdicts()
+        known = known_lives(collector)
+        ended, gaps = told_of(collector)
     twice = {name: times for name, times in counted.items() if times != 1}
     assert twice == {}
     missing = [
@@ -102,11 +177,47 @@ def test_what_was_accepted_an_interval_before_a_kill_counts_once(
         if f"{life}-{i}" not in counted
     ]
     assert missing == [], f"{len(missing)} of {sum(safe for safe, _ in lives)}"
-    known = sum(made + 1 for _, made in lives)  # the last call may have returned untold
-    assert sum(counted.values()) <= known
+    # What was not safe: the newest events of a life, whose end is told of; nothing in between.
+    assert gaps == {}
+    for each in known.values():
+        assert each.events == set(range(len(each.events)))
+        assert ended[each.source] == len(each.seqs)
+    assert ended.keys() == {each.source for each in known.values()}
+    # Nothing can be told of a life that ended before anything of it was safe.
+    assert all(lives[life][0] == 0 for life in set(range(len(lives))) - known.keys())
+    most = sum(made + 1 for _, made in lives)  # the last call may have returned untold
+    assert sum(counted.values()) <= most
     assert verdicts["duplicate"] > 0  # what hung up had stored: sent again, counted once
     assert verdicts["refused"] == 0
     chaos.count("events", sum(made for _, made in lives))
     chaos.count("of them safe", sum(safe for safe, _ in lives))
     chaos.count("counted", sum(counted.values()))
+    chaos.count("unclean ends told of", len(ended))
     chaos.count("duplicate envelopes", verdicts["duplicate"])
+
+
+def test_what_a_killed_producers_spool_had_no_room_for_is_told_of_as_a_gap(
+    tmp_path: Path, chaos: ChaosRun
+) -> None:
+    spool = tmp_path / "spool"
+    made: list[int] = []
+    with moody_collector(tmp_path / "log.db") as collector:
+        for life in range(chaos.pick(short=2, long=20)):
+            collector.mood = AWAY
+            # Kept apart: a successor with as little room would drop what its predecessor left.
+            made.append(life_with_little_room(collector, spool / str(life), life, 3_000))
+            chaos.count("kill -9 with a full spool")
+            collector.mood = WELL
+            inherit(collector, spool / str(life))
+        counted = collector.metered()
+        known = known_lives(collector)
+        ended, gaps = told_of(collector)
+    assert set(counted.values()) == {1}
+    assert known.keys() == set(range(len(made)))
+    for life, each in known.items():
+        assert len(each.events) < made[life]
+        assert each.missing_seqs
+        assert gaps[each.source] == each.missing_seqs
+        assert ended[each.source] == max(each.seqs) + 1
+        # An event that is missing was in an envelope that is, or newer than all that arrived.
+        assert each.events == set(range(min(each.events), max(each.events) + 1))

@@ -14,9 +14,12 @@ from pathlib import Path
 
 import orjson
 
+from callmeter.clock import ManualClock, SystemClock
 from callmeter.log.record import NewRecord
 from callmeter.log.sqlite_log import SqliteLog
+from callmeter.schema.alerts import Alert, decode_alert
 from callmeter.schema.envelope import decode_header, split_envelopes, split_lines
+from callmeter_processors.limits import MeterLimits
 from callmeter_processors.meter import meter_factory
 from callmeter_processors.runtime.local import LocalRuntime
 
@@ -106,23 +109,33 @@ class MoodyCollector:
     def metered(self) -> Counter[str]:
         """How often each metric of that name counts behind the meter, by name."""
         LocalRuntime(self.log, meter_factory(NoPrices())).drain()
-        names: Counter[str] = Counter()
-        for partition in range(self.log.partitions):
-            for record in self.log.read("metered", partition, 0, max_records=10**6):
-                head, *lines = (orjson.loads(line) for line in split_lines(record.value or b""))
-                if head["type"] == "envelope" and head["verdict"] == "accepted":
-                    names.update(e["name"] for e in lines if e["kind"] == "metric")
-        return names
+        return Counter(name for *_, names in self.envelopes() for name in names)
 
     def verdicts(self) -> Counter[str]:
         """Verdicts on envelopes; call ``metered`` before."""
-        found: Counter[str] = Counter()
+        return Counter(verdict for _, _, verdict, _ in self.envelopes())
+
+    def envelopes(self) -> Iterator[tuple[str, int, str, list[str]]]:
+        """(source, seq, verdict, names of metrics that count); call ``metered`` before."""
         for partition in range(self.log.partitions):
             for record in self.log.read("metered", partition, 0, max_records=10**6):
-                head = orjson.loads(split_lines(record.value or b"")[0])
+                head, *lines = (orjson.loads(line) for line in split_lines(record.value or b""))
                 if head["type"] == "envelope":
-                    found[head["verdict"]] += 1
-        return found
+                    names = [e["name"] for e in lines if e["kind"] == "metric"]
+                    yield head["source"], head["seq"], head["verdict"], names
+
+    def alerts(self) -> list[Alert]:
+        """What the meter tells of once everybody has been silent for longer than it waits."""
+        clock = ManualClock(SystemClock().now_us())
+        runtime = LocalRuntime(self.log, meter_factory(NoPrices()), clock=clock)
+        runtime.drain()  # the wall's time that the log's own is continued from
+        clock.advance(2 * MeterLimits().quiet_us / 1e6)
+        runtime.drain()
+        return [
+            decode_alert(record.value or b"")
+            for partition in range(self.log.partitions)
+            for record in self.log.read("alerts", partition, 0, max_records=10**6)
+        ]
 
     def close(self) -> None:
         self._end.set()
