@@ -9,8 +9,6 @@ where every budget stands. ``--chaos long`` (``make chaos``) injects 100 faults,
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -29,7 +27,6 @@ from callmeter.schema.status import BudgetStatus, decode_status
 from callmeter_sinks.clickhouse.store import open_store
 from support.alert_receiver import AlertReceiver, Answer, Received
 from support.chaos import ChaosRun
-from support.cli import environment
 from support.metered import Truth
 from support.pipeline_alerts import Expected, budgets, expect_budgets
 from support.pipeline_events import counted
@@ -173,7 +170,7 @@ def test_faults_change_nothing(
     differences = compare(tmp_path / "store", truth)
     if differences:
         # A sink that was killed just now has not caught up when it is told to stop.
-        drain(fleet, fleet_commands["sink"])
+        fleet.drain("sink")
         differences = compare(tmp_path / "store", truth)
     ids = Counter(alert_id(alert.value) for alert in alerts)
     extra = ids.keys() - wanted.certain.keys() - wanted.possible
@@ -255,15 +252,6 @@ def compare(path: Path, truth: Truth) -> dict[str, tuple[object, object]]:
         store.close()
     wanted = stored_as(truth)
     return {key: (found[key], wanted[key]) for key in wanted if found[key] != wanted[key]}
-
-
-def drain(fleet: Fleet, command: list[str]) -> None:
-    """What the sink has left, to the end of the log as it is now."""
-    done = subprocess.run(
-        [sys.executable, "-m", *command, "--drain"],
-        env=environment(), capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr + fleet.said()
 
 
 def alert_id(value: bytes) -> str:

@@ -20,13 +20,20 @@ _AGAIN_S = 1.0
 
 
 class Fleet:
-    """``commands`` maps a name to what follows ``python -m``; all of them run from entry to exit.
+    """``commands`` maps a name to what follows ``python -m``; all of them, or those that are named
+    ``at_first``, run from entry to exit.
 
     What ends by itself is started again, as a supervisor would; ``ended_themselves`` counts that.
     """
 
-    def __init__(self, commands: Mapping[str, Sequence[str]], home: Path) -> None:
+    def __init__(
+        self,
+        commands: Mapping[str, Sequence[str]],
+        home: Path,
+        at_first: Sequence[str] | None = None,
+    ) -> None:
         self._commands = commands
+        self._at_first = tuple(commands) if at_first is None else at_first
         self._home = home
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._paused: dict[str, float] = {}
@@ -60,6 +67,7 @@ class Fleet:
         return "\n".join(
             f"--- {name}\n{self.log_of(name).read_text(errors='replace')[-1500:]}"
             for name in self._commands
+            if self.log_of(name).exists()
         )
 
     def kill(self, name: str) -> None:
@@ -67,6 +75,16 @@ class Fleet:
         self._processes[name].kill()
         self._processes[name].wait()
         self.start(name)
+
+    def remove(self, name: str) -> None:
+        """SIGKILL, for good."""
+        process = self._processes.pop(name)
+        process.kill()
+        process.wait()
+
+    def wait(self, name: str, patience_s: float = 90) -> int:
+        """The exit code of one that ends by itself, and is not started again."""
+        return self._processes.pop(name).wait(patience_s)
 
     def pause(self, name: str, seconds: float) -> None:
         """SIGSTOP; ``supervise`` wakes it when the time is over."""
@@ -107,8 +125,16 @@ class Fleet:
             code = self._processes.pop(name).wait(patience_s)
             assert code in (0, -signal.SIGTERM), f"{name} ended with {code}: {self.said()}"
 
+    def drain(self, name: str) -> None:
+        """Run a sink's command once more, to the end of the log as it is now."""
+        done = subprocess.run(
+            [sys.executable, "-m", *self._commands[name], "--drain"],
+            env=environment(), capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr + self.said()
+
     def __enter__(self) -> Self:
-        for name in self._commands:
+        for name in self._at_first:
             self.start(name)
         return self
 

@@ -64,7 +64,7 @@ class Traffic:
 
     ``injected`` counts duplicates, reordered envelopes, late events and gaps; ``resent`` those
     groups whose acknowledgement a fault took away. ``silent``: one source falls silent for good,
-    and is told of after a minute.
+    and is told of after a minute. ``parts``: without them no source has a part to play.
     """
 
     def __init__(
@@ -75,7 +75,8 @@ class Traffic:
         seed: int,
         is_said: Callable[[str], bool],
         *,
-        silent: bool,
+        silent: bool = False,
+        parts: bool = True,
     ) -> None:
         self.sent = Sent()
         self.expected = Expected()
@@ -91,7 +92,9 @@ class Traffic:
         #: Gaps that are to close: (alert, source, seq).
         self._closing: list[tuple[str, Source, int]] = []
         self._filled = 0
-        self._parts = [self._stuck(), self._left(), self._skewed(), self._refunded()]
+        self._parts: list[Iterator[tuple[Source, Group] | None]] = []
+        if parts:
+            self._parts += [self._stuck(), self._left(), self._skewed(), self._refunded()]
         if silent:
             self._parts.append(self._silent())
         self._enough = threading.Event()

@@ -19,15 +19,12 @@ from callmeter.log.record import LogRecord, NewRecord
 from callmeter_processors.step import Checkpoint, Output
 
 POISON = b"poison"
+#: The newest format of rows that it reads, and the one it writes.
+_FORMAT = 1
 
 
 class ToyStep:
-    """``Step`` that counts records and sums numbers per key; a record ``poison`` is its bug.
-
-    ``format`` is the newest format of rows that it reads, and the one it writes.
-    """
-
-    format = 1
+    """``Step`` that counts records and sums numbers per key; a record ``poison`` is its bug."""
 
     def __init__(self, log_id: str, partition: int) -> None:
         self.log_id = log_id
@@ -41,7 +38,7 @@ class ToyStep:
     def restore(self, rows: Mapping[bytes, bytes]) -> None:
         for key, value in rows.items():
             row = orjson.loads(value)
-            if row["v"] > self.format:
+            if row["v"] > _FORMAT:
                 raise NewerSchemaError(f"row {key!r} has format {row['v']}")
             self.totals[key] = [row["records"], row["sum"]]
 
@@ -74,7 +71,7 @@ class ToyStep:
         outputs: list[Output] = []
         for key in sorted(self._changed):
             records, total = self.totals[key]
-            rows[key] = orjson.dumps({"v": self.format, "records": records, "sum": total})
+            rows[key] = orjson.dumps({"v": _FORMAT, "records": records, "sum": total})
             outputs.append(Output("live", key, rows[key] or b""))
         if self._delta[0]:
             n, total, first, last = self._delta
@@ -82,12 +79,6 @@ class ToyStep:
             outputs.append(Output("metered", b"delta", orjson.dumps(value), self.partition))
         self._changed, self._forgotten, self._delta = set(), set(), [0, 0, -1, -1]
         return Checkpoint(rows, outputs)
-
-
-class NewerToyStep(ToyStep):
-    """The same of the next release, which writes a newer format and reads the one before."""
-
-    format = 2
 
 
 def toy_records(

@@ -39,7 +39,7 @@ def end_worker(process: subprocess.Popen[bytes], timeout_s: float = 30.0) -> int
 def main(url: str, *options: str) -> None:
     from callmeter_processors.runtime.stats import RuntimeStats
     from callmeter_processors.runtime.worker import run_worker
-    from support.toy_step import NewerToyStep, ToyStep
+    from support.toy_step import ToyStep
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(name)s %(message)s")
     keywords: dict[str, Any] = {}
@@ -52,8 +52,7 @@ def main(url: str, *options: str) -> None:
     stats = RuntimeStats()
     if keywords.pop("figures", None):
         threading.Thread(target=_print_figures, args=(stats,), daemon=True).start()
-    step = NewerToyStep if keywords.pop("newer", None) else ToyStep
-    run_worker(url, lambda settings: step, stats=stats, **keywords)
+    run_worker(url, lambda settings: ToyStep, stats=stats, **keywords)
 
 
 def _print_figures(stats: Any) -> None:
