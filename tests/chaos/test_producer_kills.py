@@ -127,15 +127,17 @@ class Known:
 
 def known_lives(collector: MoodyCollector) -> dict[int, Known]:
     """By life; a life of which no envelope arrived is not in it."""
-    lives: defaultdict[int, Known] = defaultdict(Known)
+    sources: defaultdict[str, Known] = defaultdict(Known)
+    lives: dict[int, Known] = {}
     for source, seq, verdict, names in collector.envelopes():
-        if verdict == "accepted" and names:
-            life = lives[int(names[0].partition("-")[0])]
-            assert life.source in ("", source)
-            life.source = source
-            life.seqs.add(seq)
-            life.events.update(int(name.partition("-")[2]) for name in names)
-    return dict(lives)
+        if verdict == "accepted":
+            each = sources[source]
+            each.source = source
+            each.seqs.add(seq)
+            each.events.update(int(name.partition("-")[2]) for name in names)
+            for life in {int(name.partition("-")[0]) for name in names}:
+                assert lives.setdefault(life, each) is each
+    return lives
 
 
 def told_of(collector: MoodyCollector) -> tuple[dict[str, int], dict[str, set[int]]]:

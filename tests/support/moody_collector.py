@@ -73,8 +73,12 @@ class MoodyCollector:
         self._thread.start()
 
     def _answer(self, request: BaseHTTPRequestHandler) -> None:
-        body = request.rfile.read(int(request.headers["Content-Length"]))
         mood = self.mood
+        length = int(request.headers["Content-Length"])
+        body = request.rfile.read(length)
+        if len(body) < length:  # its producer was killed as it sent: no collector takes half a body
+            request.close_connection = True
+            return
         self.seen[mood] += 1
         if mood == AWAY:
             request.close_connection = True
