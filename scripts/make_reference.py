@@ -225,6 +225,22 @@ def sink_metrics() -> str:
     return _metrics("Metrics of the sink", told, rows)
 
 
+def notify_metrics() -> str:
+    """Notify's metrics."""
+    from callmeter_processors.notify import metrics as source
+
+    rows = [
+        *(
+            (f"`{source.PREFIX}_{n}_total`", "counter", "", s)
+            for n, (_, s) in source.COUNTERS.items()
+        ),
+        *((f"`{source.PREFIX}_{n}`", "gauge", "`target`", s) for n, s in source.BY_TARGET.items()),
+        (f"`{source.PREFIX}_{source.READ}`", "gauge", "", source.READ_SAYS),
+    ]
+    told = _made_from("callmeter_processors.notify.metrics")
+    return _metrics("Metrics of notify", f"{told} Served by `callmeter notify --metrics`.", rows)
+
+
 def sdk_metrics() -> str:
     """The SDK's metrics."""
     from callmeter.integrations import prometheus_sdk as source
@@ -260,6 +276,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "events.md": events_page,
     "metrics-collector.md": collector_metrics,
     "metrics-doctor.md": doctor_metrics,
+    "metrics-notify.md": notify_metrics,
     "metrics-sdk.md": sdk_metrics,
     "metrics-sink.md": sink_metrics,
     "settings.md": settings_page,

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +31,11 @@ if TYPE_CHECKING:
     from callmeter.collector.context import RouteInstaller
     from callmeter.collector.keys import KeyRing
     from callmeter.log.sqlite_log import SqliteLog
+    from callmeter_processors.notify.thread import NotifyThread
+    from callmeter_processors.runtime.stats import RuntimeStats
     from callmeter_sinks.clickhouse.store import Store
     from callmeter_sinks.dashboard import Access
+    from callmeter_sinks.thread import SinkThread
 
 logger = logging.getLogger("callmeter.embedded")
 
@@ -73,6 +76,8 @@ class EmbeddedOptions:
     collector: CollectorConfig | None = None
     #: Whom to tell of alerts: docs/guides/notify.md.
     notify_config: Path | None = None
+    #: Further routes of the collector, over the parts that run by then.
+    routes: Callable[[Embedded], Iterable[RouteInstaller]] = lambda _: ()
 
 
 class Embedded:
@@ -89,6 +94,10 @@ class Embedded:
     url: str
     store: Store
     _log: SqliteLog
+    #: What runs, for whoever shows how it is: the runtimes' figures by stage, the sink, notify.
+    stages: Mapping[str, RuntimeStats]
+    sink: SinkThread
+    notify: NotifyThread | None = None
 
     def __init__(self, directory: Path, settings: EmbeddedOptions | None = None) -> None:
         self.directory = directory
@@ -160,7 +169,7 @@ class Embedded:
                 [Sink(self.store, SqliteSource(self._log, topic)) for topic in STREAMS]
             )
 
-        sink = SinkThread(make)
+        self.sink = sink = SinkThread(make)
         self._stack.callback(sink.stop)
         sink.start()
         self._parts.append(lambda: sink.failed)
@@ -173,7 +182,7 @@ class Embedded:
         from callmeter_processors.notify.thread import NotifyThread
 
         config = read_config(self._settings.notify_config)
-        notify = NotifyThread(self._log, self.directory, config)
+        self.notify = notify = NotifyThread(self._log, self.directory, config)
         notify.start()
         self._stack.callback(notify.stop)
         self._parts.append(lambda: notify.failed)
@@ -195,6 +204,7 @@ class Embedded:
             runtime.start()
             self._stack.callback(runtime.drain)
         self._parts += [lambda: meter.failed, lambda: watch.failed]
+        self.stages = {"meter": meter.stats, "watch": watch.stats}
 
     def _start_collector(self) -> None:
         from callmeter.collector.budget_sources import SqliteBudgets
@@ -217,6 +227,7 @@ class Embedded:
             budget_routes(SqliteBudgets(self._log)),
             *experiment_routes(Queries(self.store)),
             _dashboard(self.store, keys, self._log),
+            *settings.routes(self),
         ]
         collector = CollectorThread(SqliteAppender(self._log), config, extra_routes=routes)
         self._stack.callback(collector.stop)

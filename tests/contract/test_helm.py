@@ -81,7 +81,7 @@ def test_prometheus_and_grafana_come_with_their_rules_and_dashboards(full: list[
         assert yaml.safe_load(prometheus[rules.name]) == yaml.safe_load(rules.read_text())
     config = yaml.safe_load(prometheus["prometheus.yml"])
     jobs = {job["job_name"].removeprefix("callmeter-") for job in config["scrape_configs"]}
-    assert jobs == {"collector", "meter", "watch", "sink", "doctor", "programs"}
+    assert jobs == {"collector", "meter", "watch", "sink", "notify", "doctor", "programs"}
     boards = named(full, "ConfigMap", "meter-callmeter-dashboards")["data"]
     files = sorted((ROOT / "deploy/grafana/dashboards").glob("*.json"))
     assert sorted(boards) == [file.name for file in files]
@@ -145,8 +145,6 @@ def test_what_serves_is_probed_where_it_listens(manifests: list[Manifest]) -> No
         if name in ("topics", "migrate"):
             continue
         (container,) = spec["containers"]
-        if name == "notify":  # serves nothing; it ends when it cannot go on
-            continue
         (port,) = container["ports"]
         if name == "dashboard":
             assert container["readinessProbe"]["tcpSocket"]["port"] == port["name"]

@@ -104,6 +104,10 @@ def scraped(kafka: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
         collector = start("collector", "collector", "--kafka", url, "--port", "0")
         start("meter", "worker", "--kafka", url, "--metrics", "0")
+        start(
+            "notify", "notify", "--kafka", url, "--webhook", "http://127.0.0.1:9/",
+            "--state", folder / "notify", "--metrics", "0",
+        )  # fmt: skip
         start("watch", "worker", "--watch", "--kafka", url, "--metrics", "0")
         store = start(
             "sink", "sink", "--kafka", url, "--store", f"chdb:{folder}/store", "--serve", "0",
@@ -140,6 +144,7 @@ def _await(server: Prometheus, jobs: dict[str, str]) -> None:
         "callmeter_doctor_dead_letters_last_hour > 0",
         "callmeter_doctor_verify_equal",
         "callmeter_worker_state_rows",
+        "callmeter_notify_read_timestamp_seconds > 0",
         *(
             f"histogram_quantile(0.5, sum by (le) (rate({name}_seconds_bucket[10s]))) > 0"
             for name in ("callmeter_collector_append", "callmeter_worker_checkpoint")

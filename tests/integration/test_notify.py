@@ -43,6 +43,11 @@ def _more_than(receiver: AlertReceiver, count: int) -> bool:
     return len(receiver.requests) > count
 
 
+def fetched(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        return str(answer.read().decode())
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     home = tmp_path / "data"
@@ -99,8 +104,13 @@ def test_sigkill_loses_nothing_and_sigterm_is_clean(place: Place) -> None:
                 process.kill()
                 process.wait()
                 kills += 1
-        with started(*arguments) as process:
+        with started(*arguments, "--metrics", "0") as process:
+            assert process.stdout is not None
+            served = re.findall(r"http://\S+(?=/metrics)", process.stdout.readline())[0]
+            until(lambda: "callmeter_notify_known_alerts_total" in fetched(f"{served}/metrics"))
             until(lambda: len(receiver.taken) == len(alerts))
+            assert fetched(f"{served}/healthz") == fetched(f"{served}/readyz")
+            until(lambda: 'waiting{target="stub"} 0.0' in fetched(f"{served}/metrics"))
             process.send_signal(signal.SIGTERM)
             out, err = process.communicate(timeout=60)
         assert process.returncode == 0, err

@@ -19,7 +19,7 @@ from callmeter.clock import Clock
 from callmeter.log.record import LogRecord
 from callmeter.schema.alerts import decode_alert
 from callmeter_processors.notify.deadletters import DeadLetter, DeadLetterFile
-from callmeter_processors.notify.outbox import Delivery, Outbox, Taken
+from callmeter_processors.notify.outbox import Backlog, Delivery, Outbox, Taken
 from callmeter_processors.notify.outcome import Again, Outcome, Refused, Sent
 from callmeter_processors.notify.render import link_of
 from callmeter_processors.notify.schedule import Retry
@@ -51,7 +51,8 @@ class Notifier:
     """Delivers to ``targets``, each on a thread of its own so that none waits for another.
 
     ``begin_us``: alerts that the log had before that are known and not sent. ``start``, then
-    ``take`` what is read; ``stop`` lets a running attempt end. ``failed`` is what ended a thread.
+    ``take`` what is read; ``stop`` lets a running attempt end. ``failed`` is what ended a thread,
+    ``read_us`` when something was last taken, or there was nothing.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Notifier:
         check_names(targets)
         self.stats = NotifyStats()
         self.failed: BaseException | None = None
+        self.read_us = 0
         self._outbox = outbox
         self._targets = tuple(targets)
         self._sender = sender
@@ -99,10 +101,12 @@ class Notifier:
             if taken is not None:
                 found.append(taken)
         if not positions:
+            self.read_us = self._clock.now_us()
             return
         new = self._outbox.take(log_id, found, positions, self._clock.now_us())
         self.stats.taken += new
         self.stats.known += len(found) - new
+        self.read_us = self._clock.now_us()
         for wake in self._wake.values():
             wake.set()
 
@@ -200,6 +204,13 @@ class Notifier:
         """Deliveries that wait for these targets."""
         counts = self._outbox.waiting()
         return sum(counts.get(target.name, 0) for target in self._targets)
+
+    @property
+    def backlog(self) -> dict[str, Backlog]:
+        """What waits for each of these targets; nothing waits since now."""
+        waits = self._outbox.backlog()
+        nothing = Backlog(0, self._clock.now_us())
+        return {target.name: waits.get(target.name, nothing) for target in self._targets}
 
     @property
     def left_behind(self) -> dict[str, int]:

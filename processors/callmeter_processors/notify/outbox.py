@@ -63,6 +63,13 @@ class Delivery(NamedTuple):
     due_us: int
 
 
+class Backlog(NamedTuple):
+    """What waits for a target: how many, and since when the oldest does."""
+
+    waiting: int
+    since_us: int
+
+
 class Outbox:
     """The file ``path``; safe from any thread, used by one process (its directory is locked).
 
@@ -179,6 +186,15 @@ class Outbox:
                     "SELECT target, count(*) FROM deliveries GROUP BY target"
                 ).fetchall()
             )
+
+    def backlog(self) -> dict[str, Backlog]:
+        """What waits, by target."""
+        with self._errors(), self._lock:
+            rows = self._db.execute(
+                "SELECT d.target, count(*), min(a.taken_us) FROM deliveries d "
+                "JOIN alerts a ON a.number = d.alert GROUP BY d.target"
+            ).fetchall()
+        return {target: Backlog(count, since_us) for target, count, since_us in rows}
 
     def forget(self, now_us: int) -> int:
         """Forget alerts that no topic shows any more and nobody waits for; how many."""

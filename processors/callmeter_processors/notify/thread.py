@@ -48,6 +48,11 @@ class NotifyThread:
         """What ended it before its time."""
         return self._failed or self._notifier.failed
 
+    @property
+    def notifier(self) -> Notifier:
+        """What delivers, once started."""
+        return self._notifier
+
     def start(self) -> None:
         clock = SystemClock()
         try:

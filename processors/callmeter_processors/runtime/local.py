@@ -134,6 +134,7 @@ class LocalRuntime:
         self._read_definitions()
         moved = False
         self.stats.beat_s = self._clock.monotonic_s()
+        self.stats.assigned = frozenset(range(self._log.partitions))
         wait_s = _IDLE_S
         now_us = self._clock.now_us()
         for partition, end in self._log.end_offsets(self._source).items():

@@ -6,7 +6,7 @@ Nothing is counted here: a scrape reads ``RuntimeStats``.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from callmeter.errors import MissingExtraError
@@ -157,6 +157,24 @@ class WorkerMetrics:
             buckets.append((str(bound), total))
         family.add_metric([self._stage], buckets, values.total)
         return family
+
+
+class StagesMetrics:
+    """One Prometheus collector over several runtimes of a process, told apart by ``stage``."""
+
+    def __init__(self, stages: Mapping[str, RuntimeStats]) -> None:
+        self._workers = [WorkerMetrics(stage, stats) for stage, stats in stages.items()]
+
+    def describe(self) -> Iterator[Metric]:
+        """Names only."""
+        return self.collect()
+
+    def collect(self) -> Iterator[Metric]:
+        """Each family once, with the series of all stages."""
+        for family, *others in zip(*(w.collect() for w in self._workers), strict=True):
+            for other in others:
+                family.samples.extend(other.samples)
+            yield family
 
 
 def _counter(name: str, says: str, *labels: str) -> CounterMetricFamily:

@@ -4,7 +4,7 @@
     GET /healthz   200  the process lives; 503 with the reason: restart it
     GET /readyz    200  it does its work; 503 with the reason: starting, restoring, stopping
 
-For ``callmeter worker`` and ``callmeter sink``: a thread beside the work, reading plain numbers.
+For ``callmeter worker``, ``sink`` and ``notify``: a thread beside the work, reading plain numbers.
 """
 
 from __future__ import annotations

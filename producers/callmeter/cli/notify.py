@@ -17,7 +17,9 @@ from callmeter.cli.top import Span
 from callmeter.errors import UsageError
 
 if TYPE_CHECKING:
+    from callmeter.cli.monitor import Monitor
     from callmeter.cli.notify_sources import AlertSource
+    from callmeter.clock import Clock
     from callmeter.errors import UnreachableError
     from callmeter_processors.notify.config import NotifyConfig
     from callmeter_processors.notify.notifier import Notifier
@@ -29,6 +31,8 @@ DEAD_LETTERS = "dead-letters.jsonl"
 _ENV = "CALLMETER_NOTIFY_"
 _SAY_S = 60.0
 _DRAIN_LOOK_S = 0.1
+#: It is not ready when the log was not read for so long.
+_UNREAD_S = 30.0
 
 
 @click.command(name="notify")
@@ -65,6 +69,10 @@ _DRAIN_LOOK_S = 0.1
     help="At the very first start: how old the oldest alert may be that is sent.",
 )  # fmt: skip
 @click.option("--drain", is_flag=True, help="End when all there was is delivered or dead.")
+@click.option(
+    "--metrics", "metrics_at", metavar="HOST:PORT", default=None, envvar="CALLMETER_NOTIFY_METRICS",
+    help="Serve /metrics, /healthz and /readyz here; a port alone is on loopback, 0 a free one.",
+)  # fmt: skip
 @click.option("--test", "is_test", is_flag=True, help="Send a sample to each target, and end.")
 @click.option(
     "--redeliver", type=click.Path(path_type=Path, dir_okay=False), default=None, metavar="FILE",
@@ -87,6 +95,7 @@ def command(
     dead_letters: Path | None,
     since: float,
     drain: bool,
+    metrics_at: str | None,
     is_test: bool,
     redeliver: Path | None,
     quiet: bool,
@@ -110,7 +119,10 @@ def command(
     letters = dead_letters or home / DEAD_LETTERS
     if redeliver is not None:
         return _redeliver(config, redeliver, letters, quiet=quiet)
-    return _run(config, kafka_url, directory, home, letters, since, drain=drain, quiet=quiet)
+    source = _source(kafka_url, directory)
+    return _run(
+        config, source, home, letters, since, drain=drain, metrics_at=metrics_at, quiet=quiet
+    )
 
 
 def _config(
@@ -171,18 +183,25 @@ def _secret(name: str) -> str | None:
     return secret_of(os.environ, variable, os.environ.get(variable, ""), path, "")
 
 
+def _source(kafka_url: str | None, directory: Path | None) -> AlertSource:
+    from callmeter.cli.notify_sources import KafkaAlerts, SqliteAlerts
+
+    if kafka_url is not None:
+        return KafkaAlerts(kafka_url)
+    return SqliteAlerts(directory or Path(options.DEFAULT_DIR))
+
+
 def _run(
     config: NotifyConfig,
-    kafka_url: str | None,
-    directory: Path | None,
+    source: AlertSource,
     home: Path,
     letters: Path,
     since_s: float,
     *,
     drain: bool,
+    metrics_at: str | None,
     quiet: bool,
 ) -> int:
-    from callmeter.cli.notify_sources import KafkaAlerts, SqliteAlerts
     from callmeter.clock import SystemClock
     from callmeter.log.dirlock import DirectoryLock
     from callmeter_processors.notify.deadletters import DeadLetterFile
@@ -190,11 +209,6 @@ def _run(
     from callmeter_processors.notify.outbox import Outbox
     from callmeter_processors.notify.sending import NetworkSender
 
-    source: AlertSource
-    if kafka_url is not None:
-        source = KafkaAlerts(kafka_url)
-    else:
-        source = SqliteAlerts(directory or Path(options.DEFAULT_DIR))
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
@@ -215,6 +229,8 @@ def _run(
             begin_us=outbox.begun_us - round(since_s * 1e6),
         )
         voice = _Voice(notifier, outbox, quiet=quiet)
+        if metrics_at is not None:
+            voice.serves(stack.enter_context(_monitor(metrics_at, notifier, clock)))
         voice.begin(config)
         notifier.start()
         stack.callback(notifier.stop)
@@ -234,6 +250,18 @@ def _run(
     return 1 if notifier.stats.dead else 0
 
 
+def _monitor(address: str, notifier: Notifier, clock: Clock) -> Monitor:
+    from callmeter.cli.monitor import Monitor
+    from callmeter_processors.notify.metrics import NotifyMetrics, ailing, unready
+
+    return Monitor(
+        address,
+        [NotifyMetrics(notifier)],
+        unready=lambda: unready(notifier, _UNREAD_S, clock.now_us()),
+        ailing=lambda: ailing(notifier),
+    )
+
+
 class _Voice:
     """What the command says while it runs, and what ends it."""
 
@@ -245,6 +273,9 @@ class _Voice:
         self._said_s = time.monotonic()
         self._pruned = False
         self._in_trouble = False
+
+    def serves(self, monitor: Monitor) -> None:
+        self._say(f"metrics are served at {monitor.url}/metrics")
 
     def begin(self, config: NotifyConfig) -> None:
         names = ", ".join(f"{target.name} ({target.kind})" for target in config.targets)

@@ -10,6 +10,7 @@ import click
 
 from callmeter.cli import options
 from callmeter.cli.serving import Serving, serving_options
+from callmeter.cli.up_metrics import metrics_routes
 from callmeter.embedded import Embedded, EmbeddedOptions
 
 _CHECK_S = 0.5
@@ -37,7 +38,7 @@ def command(
     r"""Run the whole pipeline in this process: collector, log, meter, sink and store.
 
     What the collector acknowledged is on disk. A kill -9 loses nothing: the next `up` goes on.
-    Reports can be asked for while it runs.
+    Reports can be asked for while it runs; /metrics has every part of it.
 
     \b
     Example: callmeter up          (then, in your program: callmeter.init())
@@ -47,7 +48,9 @@ def command(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
     settings = EmbeddedOptions(
-        collector=serving.config(host, port, api_keys, read_keys), notify_config=notify_config
+        collector=serving.config(host, port, api_keys, read_keys),
+        notify_config=notify_config,
+        routes=metrics_routes,
     )
     with Embedded(home, settings) as pipeline:
         if not quiet:

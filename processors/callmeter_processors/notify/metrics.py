@@ -1,0 +1,83 @@
+"""Notify's figures as Prometheus metrics; docs/reference/metrics-notify.md is generated from here.
+
+Nothing is counted here: a scrape reads ``NotifyStats`` and asks the outbox what waits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from callmeter.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+
+    from callmeter_processors.notify.notifier import Notifier
+
+PREFIX = "callmeter_notify"
+#: Counter → (attribute of ``NotifyStats``, what it says).
+COUNTERS = {
+    "alerts": ("taken", "Alerts taken from the log that were not known before."),
+    "known_alerts": ("known", "Alerts seen again, and not sent again."),
+    "old_alerts": ("old", "Alerts from before the first start, taken as known."),
+    "unreadable_records": ("unreadable", "Records of the topic `alerts` that are no alert."),
+    "delivered": ("delivered", "Deliveries that a target took."),
+    "failed_attempts": ("retried", "Attempts that failed and are made again."),
+    "dead_letters": ("dead", "Deliveries given up, in the dead-letter file."),
+}
+#: Gauge by ``target`` → what it says.
+BY_TARGET = {
+    "waiting": "Deliveries that wait for the target.",
+    "waiting_seconds": "Age of the oldest delivery that waits for the target, since it was taken.",
+}
+READ = "read_timestamp_seconds"
+READ_SAYS = "When the log was last read to its end, or records were; 0 before that."
+
+
+class NotifyMetrics:
+    """A Prometheus collector over a running notifier. ``clock_s`` is the wall's time."""
+
+    def __init__(self, notifier: Notifier, clock_s: Callable[[], float] = time.time) -> None:
+        self._notifier = notifier
+        self._clock_s = clock_s
+
+    def describe(self) -> Iterator[Metric]:
+        """Names only."""
+        return self.collect()
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family; targets that wait for nothing are 0."""
+        try:
+            from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+        except ImportError as exc:
+            raise MissingExtraError("prometheus-client", "prometheus") from exc
+        notifier = self._notifier
+        for name, (attribute, says) in COUNTERS.items():
+            value = getattr(notifier.stats, attribute)
+            yield CounterMetricFamily(f"{PREFIX}_{name}", says, value=value)
+        count, age = (
+            GaugeMetricFamily(f"{PREFIX}_{name}", says, labels=["target"])
+            for name, says in BY_TARGET.items()
+        )
+        now_s = self._clock_s()
+        for target, backlog in sorted(notifier.backlog.items()):
+            count.add_metric([target], backlog.waiting)
+            age.add_metric([target], max(0.0, now_s - backlog.since_us / 1e6))
+        yield count
+        yield age
+        yield GaugeMetricFamily(f"{PREFIX}_{READ}", READ_SAYS, value=notifier.read_us / 1e6)
+
+
+def unready(notifier: Notifier, after_s: float, now_us: int) -> str | None:
+    """Why it does not do its work: the log was not read for ``after_s``; None if it was."""
+    if not notifier.read_us:
+        return "the log was not read yet"
+    silent_s = (now_us - notifier.read_us) / 1e6
+    return f"the log was not read for {silent_s:.0f} s" if silent_s > after_s else None
+
+
+def ailing(notifier: Notifier) -> str | None:
+    """Why it should be started again; None if all its threads run."""
+    return None if notifier.failed is None else f"a target's thread has ended: {notifier.failed}"
