@@ -10,6 +10,9 @@ from callmeter.sdk import api
 from callmeter.sdk.client import Client
 from callmeter.settings import Settings
 
+#: Its own: a program that seeds the global one gets the numbers it would get without us.
+_random = random.Random()
+
 
 class _Switches:
     """The two that callmeter's own settings do not have in this sense."""
@@ -57,4 +60,4 @@ def hidden_keys() -> frozenset[str]:
 def root_is_kept() -> bool:
     """The decision for a trace that begins here and that no client decides about."""
     rate = settings().sample_rate
-    return rate >= 1.0 or random.random() < rate
+    return rate >= 1.0 or _random.random() < rate

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 
 from callmeter.compat.syvain.lane import Lane
 
+#: Its own: a program that seeds the global one gets the numbers it would get without us.
+_random = random.Random()
 MAX_PAUSE_S = 30.0
 #: Trouble younger than this is nobody's business: a later try usually settles it.
 _COMPLAIN_AFTER_S = 60.0
@@ -98,4 +100,4 @@ class Pump:
     def _pause_s(self, failures: int) -> float:
         """Exponential from the flush delay, with jitter."""
         base_s = max(self._delay_s, 0.25) * 2.0 ** min(failures - 1, 10)
-        return min(base_s, MAX_PAUSE_S) * (0.75 + random.random() / 4)
+        return min(base_s, MAX_PAUSE_S) * (0.75 + _random.random() / 4)
