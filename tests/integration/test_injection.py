@@ -108,7 +108,9 @@ NEEDED: dict[str, dict[str, Any]] = {
     "program_metrics": {"program": "bot"},
 }
 #: Numbers and times take no text; files are named by the caller, and the engine quotes their names.
-NO_TEXT = {"since", "until", "limit", "top", "before", "descending", "closed", "path"}
+NO_TEXT = {
+    "since", "until", "limit", "top", "before", "descending", "closed", "path", "latencies",
+}  # fmt: skip
 #: What limits an answer to rows that say so; a text that nobody has said must find nothing.
 LIMITS = {
     "project", "filters", "rule", "kind", "budget", "user", "model", "action", "source", "phase",

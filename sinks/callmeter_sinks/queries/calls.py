@@ -14,13 +14,13 @@ from typing import Any
 from callmeter.errors import UsageError
 from callmeter_sinks.clickhouse.store import Store
 from callmeter_sinks.queries.dimensions import (
-    MODEL_OPERATIONS_SQL,
     Binding,
     Filters,
     Period,
     filter_sql,
     with_project,
 )
+from callmeter_sinks.queries.projected import failures_sql
 
 MAX_CALLS = 10_000
 #: A copy that callmeter's own exporter sent on over OTLP: shown where its call is not stored here.
@@ -162,16 +162,12 @@ def errors(
     """Failed model calls by kind, most frequent first. See ``Queries.errors``."""
     _check_limit(limit)
     binding = Binding()
-    where = [f"operation IN {MODEL_OPERATIONS_SQL}", "status != 'ok'"]
-    where += Period.of(since, until).sql("started_at", binding)
-    where += filter_sql(with_project(filters, project), binding)
+    groups = failures_sql(Period.of(since, until), with_project(filters, project), binding)
     answer = store.query(
-        "SELECT provider, model, status, error_type, http_status, count() AS n, "
-        "max(started_at) AS last_at, argMax(error_message, started_at) AS example, "
-        "toString(argMax(call_id, started_at)) AS example_call_id "
-        f"FROM calls WHERE {' AND '.join(where)} "
-        "GROUP BY provider, model, status, error_type, http_status "
-        f"ORDER BY n DESC, last_at DESC LIMIT {binding.add(limit, 'UInt32')}",
+        "SELECT provider, model, status, error_type, http_status, sum(n) AS number, "
+        "max(last) AS last_at, argMax(said, last) AS example, toString(argMax(call, last)) AS id "
+        f"FROM ({groups}) GROUP BY provider, model, status, error_type, http_status "
+        f"ORDER BY number DESC, last_at DESC LIMIT {binding.add(limit, 'UInt32')}",
         binding.values,
     )
     return [ErrorRow(*row) for row in answer.rows]

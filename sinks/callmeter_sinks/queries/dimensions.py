@@ -160,9 +160,9 @@ class Period:
         """Widened to whole minutes, the finest window of rollups."""
         since, until = self.since, self.until
         if since is not None:
-            since = _floor(since, _MINUTE)
+            since = floor(since, _MINUTE)
         if until is not None:
-            until = _ceil(until, _MINUTE)
+            until = ceil(until, _MINUTE)
         return Period(since, until)
 
     def sql(self, column: str, binding: Binding) -> list[str]:
@@ -187,11 +187,13 @@ def epoch_us(moment: datetime) -> int:
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
-def _floor(moment: datetime, step: timedelta) -> datetime:
+def floor(moment: datetime, step: timedelta) -> datetime:
+    """The begin of the window of that length, counted from the epoch, that holds the moment."""
     return moment - (moment - _EPOCH) % step
 
 
-def _ceil(moment: datetime, step: timedelta) -> datetime:
+def ceil(moment: datetime, step: timedelta) -> datetime:
+    """The first begin of a window that is not before the moment."""
     return moment + (_EPOCH - moment) % step
 
 
@@ -241,8 +243,8 @@ def _cut(
     (suffix, step), *finer = levels
     if not finer:
         return [Segment(suffix, since, until)]
-    first = _ceil(since, step) if since is not None else None
-    last = _floor(until, step) if until is not None else None
+    first = ceil(since, step) if since is not None else None
+    last = floor(until, step) if until is not None else None
     if first is not None and last is not None and first >= last:
         return _cut(since, until, finer)
     parts = _cut(since, first, finer) if first is not None and since != first else []

@@ -49,16 +49,18 @@ class Queries:
         filters: Filters | None = None,
         top: int | None = None,
         order: str | None = None,
+        latencies: bool = True,
     ) -> sums.Report:
         """Calls, tokens, cost and latency by dimensions, with totals over all groups.
 
         Read from rollups (whole minutes: the period is widened to them, see ``Report.since``), or
         from single calls if a dimension asks for it. ``order`` is a measure or a dimension,
         descending with a leading ``-``; without it windows ascend, then the costliest come first.
-        ``top`` keeps that many rows; the totals stay whole.
+        ``top`` keeps that many rows; the totals stay whole. Without ``latencies`` they are None,
+        and figures by user are sums that the store keeps by day, instead of single calls.
         """
         asked = Question.of(by, since=since, until=until, project=project, filters=filters)
-        return sums.report(self.store, asked, top=top, order=order)
+        return sums.report(self.store, asked, top=top, order=order, latencies=latencies)
 
     def export_report(
         self,

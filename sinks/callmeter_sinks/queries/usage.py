@@ -19,6 +19,7 @@ from callmeter.errors import UsageError
 from callmeter.schema.histogram import midpoint_us
 from callmeter_sinks.clickhouse.store import Store
 from callmeter_sinks.queries.dimensions import Binding, Dimension
+from callmeter_sinks.queries.projected import knows_users, users_sql
 from callmeter_sinks.queries.sources import IS_CALL, SUMS, Question
 
 QUANTILES = (0.5, 0.95, 0.99)
@@ -89,15 +90,22 @@ class OperationRow:
     failures: int
 
 
-def report(store: Store, asked: Question, *, top: int | None, order: str | None) -> Report:
+def report(
+    store: Store, asked: Question, *, top: int | None, order: str | None, latencies: bool = True
+) -> Report:
     """Figures by dimensions. See ``Queries.report``."""
     if top is not None and top < 1:
         raise UsageError("top is a number of rows, at least 1")
     binding = Binding()
-    levels, function, _, _ = _quantiles(asked)
     joined = ", ".join(f"sum(s_{name}) AS {name}_" for name in SUMS)
-    joined += f", {function}Merge({levels})(state) AS q, sum(number) AS n"
-    statement = _with_totals(asked.dims, joined, _sums_and_latencies(asked, binding))
+    if latencies:
+        levels, function, _, _ = _quantiles(asked)
+        joined += f", {function}Merge({levels})(state) AS q, sum(number) AS n"
+        groups = _sums_and_latencies(asked, binding)
+    else:
+        joined += ", [] AS q, 0 AS n"
+        groups = _sums_alone(asked, binding)
+    statement = _with_totals(asked.dims, joined, groups)
     statement += f" ORDER BY whole DESC, {order_sql(order, asked.dims)}"
     if top is not None:
         statement += f" LIMIT {binding.add(top + 1, 'UInt32')}"
@@ -105,8 +113,8 @@ def report(store: Store, asked: Question, *, top: int | None, order: str | None)
     totals = _figures([0] * len(SUMS), None)
     for whole, *values, quantiles, number in store.query(statement, binding.values).rows:
         key, measures = tuple(values[: len(asked.dims)]), values[len(asked.dims) :]
-        latencies = [float(q) if asked.raw else midpoint_us(q) for q in quantiles]
-        figures = _figures(measures, latencies if number else None)
+        micros = [float(q) if asked.raw else midpoint_us(q) for q in quantiles]
+        figures = _figures(measures, micros if number else None)
         if whole:
             totals = figures
         if not whole or not asked.dims:
@@ -135,6 +143,13 @@ def _sums_and_latencies(asked: Question, binding: Binding) -> str:
             _select(asked.dims, states, asked.durations_sql(binding), binding),
         )
     )
+
+
+def _sums_alone(asked: Question, binding: Binding) -> str:
+    """Groups of sums; of users from sums by day, unless something else is asked for besides."""
+    if asked.raw and knows_users(asked.dims, asked.filters):
+        return users_sql(asked.dims, asked.period, asked.filters, binding)
+    return groups_sql(asked, binding)
 
 
 def groups_sql(asked: Question, binding: Binding) -> str:
