@@ -339,13 +339,15 @@ class Client:
         """
         if self.intake is None or self._shipper is None:
             return
+        seconds = self.settings.shutdown_timeout_s if timeout_s is None else timeout_s
         try:
+            lifecycle.begin_close(self, seconds)
             self.intake = None
-            lifecycle.unwatch(self)
-            seconds = self.settings.shutdown_timeout_s if timeout_s is None else timeout_s
             self._shipper.close(seconds)
         except Exception as exc:  # noqa: BLE001
             CONTAINMENT.caught("close", exc)
+        finally:
+            lifecycle.end_close(self)
 
 
 def _some(**values: Any) -> dict[str, Any]:

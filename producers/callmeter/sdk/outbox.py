@@ -28,6 +28,8 @@ FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 30.0
 #: How often directories of processes that died meanwhile are looked for.
 ADOPT_EVERY_S = 30.0
+#: Envelopes of dead processes that are sent at a time: new events wait to be written to disk.
+ADOPTED_AT_ONCE = 64
 
 
 class Spool(Protocol):
@@ -159,13 +161,17 @@ class Outbox:
                 self._spool.adopt()
         if now_s < self._not_before_s:
             return
-        while lanes:
+        for _ in range(ADOPTED_AT_ONCE):
             for lane in list(lanes):
                 outcome = lane()
                 if outcome is _Lane.FULL:
                     return
                 if outcome is _Lane.EMPTY:
                     lanes.remove(lane)
+            if not lanes:
+                return
+        while self._send_own() is _Lane.SENT:
+            pass
 
     def bound(self, max_bytes: int) -> None:
         """Keep at most ``max_bytes`` in memory: the oldest waiting go to the spool, or are

@@ -20,7 +20,8 @@ from callmeter.schema.reasons import DropReason
 from callmeter.sdk import lifecycle
 from callmeter.sdk.containment import CONTAINMENT, Complaints
 from callmeter.sdk.encode import Encoder, TooLargeError
-from callmeter.sdk.intake import Intake, Wake
+from callmeter.sdk.flush_request import FlushRequest
+from callmeter.sdk.intake import Intake
 from callmeter.sdk.open_calls import OpenCalls
 from callmeter.sdk.outbox import Outbox
 from callmeter.sdk.results import Stats
@@ -42,18 +43,6 @@ POLL_S = 0.02
 IDLE_S = 0.25
 #: Share of the memory that sealed envelopes may fill; the rest stays for the queue.
 ENVELOPE_SHARE = 0.75
-
-
-class FlushRequest:
-    """Someone waits until everything accepted so far is settled."""
-
-    __slots__ = ("done", "last", "target")
-
-    def __init__(self, *, last: bool) -> None:
-        self.done = Wake()
-        self.last = last
-        #: Envelopes below this seq must be settled; None until all that was queued is sealed.
-        self.target: int | None = None
 
 
 class Shipper:
@@ -365,7 +354,20 @@ class Shipper:
         """Deliver what can be delivered in the time, say goodbye, count the rest as dropped."""
         deadline_s = time.monotonic() + timeout_s
         self._intake.closed = True
-        self.flush(timeout_s, last=True)
+        insisted: BaseException | None = None
+        for patience_s in (timeout_s, lifecycle.INSIST_S, 0.0):
+            deadline_s = min(deadline_s, time.monotonic() + patience_s)
+            try:
+                self.flush(max(0.0, deadline_s - time.monotonic()), last=True)
+                break
+            except lifecycle.INSISTING as exc:
+                insisted = exc
+        self._end(deadline_s)
+        if insisted is not None:
+            raise insisted
+
+    def _end(self, deadline_s: float) -> None:
+        """The thread ends, then the transport; what is left goes to the spool or is counted."""
         self._stopping = True
         self._intake.wake.set()
         if self._thread is not None and self._thread is not threading.current_thread():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 
 
 class Syncer:
@@ -16,11 +17,12 @@ class Syncer:
     cannot sync will refuse writes, and those are seen.
     """
 
-    def __init__(self, interval_s: float) -> None:
+    def __init__(self, interval_s: float, fdatasync: Callable[[int], None] = os.fdatasync) -> None:
         self._interval_s = interval_s
+        self._fdatasync = fdatasync
         self._changed = threading.Condition()
         self._dirty: set[int] = set()
-        self._busy: int | None = None
+        self._busy = False
         self._closed = False
         self._thread: threading.Thread | None = None
         self.errors = 0
@@ -39,10 +41,12 @@ class Syncer:
             self._changed.notify_all()
 
     def forget(self, fd: int) -> None:
-        """A file is about to be closed: it is not touched any more once this returns."""
+        """A file is about to be closed: its number is not touched any more once this returns.
+
+        A sync under way goes on, on a number of its own: nobody waits for a slow disk.
+        """
         with self._changed:
             self._dirty.discard(fd)
-            self._changed.wait_for(lambda: self._busy != fd)
 
     def sync(self) -> None:
         """Sync now what has changed, on the caller's thread."""
@@ -57,7 +61,7 @@ class Syncer:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._busy is None)
+            self._changed.wait_for(lambda: not self._busy)
 
     def _run(self) -> None:
         while True:
@@ -69,14 +73,24 @@ class Syncer:
                 self._changed.wait_for(lambda: self._closed, self._interval_s / 2)
                 if not self._dirty:
                     continue
-                self._busy = fd = self._dirty.pop()
-            self._sync(fd)
+                fd = self._own(self._dirty.pop())
+                self._busy = True
+            if fd is not None:
+                self._sync(fd)
+                os.close(fd)
             with self._changed:
-                self._busy = None
+                self._busy = False
                 self._changed.notify_all()
+
+    def _own(self, fd: int) -> int | None:
+        try:
+            return os.dup(fd)
+        except OSError:  # no number left
+            self.errors += 1
+            return None
 
     def _sync(self, fd: int) -> None:
         try:
-            os.fdatasync(fd)
+            self._fdatasync(fd)
         except OSError:
             self.errors += 1
