@@ -7,7 +7,8 @@ into minutes and histograms, encoding of metered records, deltas and state rows.
 calls of about 20 fields. Cases that end in ``_budgets`` have 20 budgets besides, 3 of them per user
 over 10,000 users, and so the spend records for the watch. A checkpoint is taken every 500 envelopes
 or 50,000 events, whatever comes first: what 250 ms at full speed make. Figures are CPU time of one
-thread, the least of several rounds taken in turn: what else runs on the machine only adds.
+thread, the least of several rounds taken in turn: what else runs on the machine only adds. Garbage
+is collected as seldom as ``callmeter worker`` has it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 
 import orjson
 
+from callmeter.cli.garbage import collect_seldom
 from callmeter.log.record import LogRecord
 from callmeter.pricing import Pricer, installed_book
 from callmeter.schema.budgets import Budget, next_version
@@ -177,6 +179,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     pricer = Pricer(installed_book())
+    collect_seldom()
     figures: dict[str, float] = {}
     cases = [
         ("size_200_dims_1000", 200, 1000),

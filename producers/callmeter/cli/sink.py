@@ -9,6 +9,7 @@ from contextlib import ExitStack
 import click
 
 from callmeter.cli import options
+from callmeter.cli.garbage import collect_seldom
 from callmeter.errors import UsageError
 from callmeter.schema.topics import METERED
 
@@ -92,6 +93,7 @@ def command(
                 click.echo(f"metrics are served at {monitor.url}/metrics")
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: sink.stop())
+        collect_seldom()
         stats = sink.drain() if drain else sink.run()
     if not quiet:
         click.echo(f"{stats.events:,} events in {stats.inserts:,} inserts")

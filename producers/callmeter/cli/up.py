@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from callmeter.cli import options
+from callmeter.cli.garbage import collect_seldom
 from callmeter.cli.serving import Serving, serving_options
 from callmeter.cli.up_metrics import metrics_routes
 from callmeter.embedded import Embedded, EmbeddedOptions
@@ -55,6 +56,7 @@ def command(
     with Embedded(home, settings) as pipeline:
         if not quiet:
             click.echo(f"callmeter is up: send to {pipeline.url}, data in {home}; Ctrl-C stops it")
+        collect_seldom()
         while not stopping.wait(_CHECK_S):
             pipeline.check()
         if not quiet:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from callmeter.cli import options
+from callmeter.cli.garbage import collect_seldom
 
 if TYPE_CHECKING:
     from callmeter.cli.monitor import Monitor
@@ -61,6 +62,7 @@ def command(
             stack.enter_context(monitor)
             if not quiet:
                 click.echo(f"metrics are served at {monitor.url}/metrics")
+        collect_seldom()
         if watch:
             run_worker(
                 kafka_url,
