@@ -65,3 +65,6 @@ def unfollow(client: Client) -> None:
     for follower in followers:
         follower.stop()
     WATCH.leave(client)
+
+
+lifecycle.on_close(unfollow)

@@ -45,6 +45,7 @@ class _Watch:
         #: The signal to die by, once the close that it interrupted is done.
         self.dying: int | None = None
         self.after_fork: list[Callable[[], None]] = []
+        self.after_close: list[Callable[[Client], None]] = []
         self.hooked = False
         self.finalizer_pid = 0
         #: What a forked child must neither use nor let the garbage collector close.
@@ -74,6 +75,8 @@ def begin_close(client: Client, seconds: float) -> None:
 
 def end_close(client: Client) -> None:
     """The client is closed. Dies here if SIGTERM came meanwhile."""
+    for release in _watch.after_close:
+        release(client)
     _watch.closing.pop(client, None)
     if _watch.dying is not None and not _closes_here():
         _die(_watch.dying)
@@ -82,6 +85,11 @@ def end_close(client: Client) -> None:
 def on_fork(refresh: Callable[[], None]) -> None:
     """Call ``refresh`` in a forked child, once its clients are new."""
     _watch.after_fork.append(refresh)
+
+
+def on_close(release: Callable[[Client], None]) -> None:
+    """Call ``release`` with each client that was closed."""
+    _watch.after_close.append(release)
 
 
 def at_process_end() -> None:

@@ -15,7 +15,6 @@ import pytest
 
 from callmeter import BudgetExceeded, BudgetGuard
 from callmeter.schema.budgets import Budget
-from callmeter.sdk.budget_following import unfollow
 from callmeter.sdk.client import Client
 from callmeter.settings import Settings
 
@@ -82,7 +81,6 @@ def client(collector: Collector) -> Iterator[Client]:
         Settings(url=collector.url, api_key="secret-key", handle_signals=False, heartbeat_s=0.0)
     )
     yield made
-    unfollow(made)
     made.close(0.0)
 
 
@@ -95,6 +93,19 @@ def test_a_stream_is_followed_and_begun_anew_when_it_ends(collector: Collector, 
     ended.set()
     until(lambda: len(collector.asked) == 2)
     guard.check()
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_a_closed_client_follows_no_more(collector: Collector, client: Client, away: bool):
+    """Neither over its open stream nor by asking a collector that is away for ever."""
+    guard = BudgetGuard(budget="b", client=client)
+    assert guard.wait_ready(20)
+    if away:
+        collector.ending.set()
+        collector.shutdown()
+        collector.server_close()
+    client.close(0.0)
+    until(lambda: not [t for t in threading.enumerate() if t.name == "callmeter-budget"])
 
 
 def test_a_collector_that_refuses_leaves_the_guard_without_a_status(
