@@ -60,8 +60,9 @@ lint: $(ALL) ## Ruff, formatting and import contracts
 types: $(ALL) ## mypy --strict over the three packages
 	$(BIN)/mypy
 
+# In the order of the folders: the long files of chaos and integration first, so that none is last alone.
 test: $(ALL) ## Every test but the long chaos runs (ARGS="-k budget" for some, JOBS=0 in one process)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 chaos: $(ALL) ## The long, seeded chaos runs on a real Kafka (ARGS="--seed 7")
 	CALLMETER_REQUIRE_KAFKA=1 $(BIN)/python -m pytest -m chaos --chaos long --timeout 7200 $(ARGS)
