@@ -8,7 +8,8 @@ from ``numbers()``, landed log partition by log partition (32 of them) and folde
 meter folds them, so rollups and histograms come through the same views as in production. Then
 merges are stopped and each log partition inserts two more batches, so 64 unmerged parts lie in
 every table when the questions are asked (with merges running, a table that took 6 inserts a second
-held 3 to 9 parts). Questions marked ``raw`` read single calls and have no target.
+held 3 to 9 parts). Questions marked ``raw`` read single calls and have no target; those marked
+``projection`` read sums within the parts of the calls.
 """
 
 from __future__ import annotations
@@ -111,6 +112,7 @@ def fill(store: ChdbStore, calls: int, seed: int, batches: int) -> None:
         first += count
     for table in (
         "calls",
+        "hist_models_1h",
         *(f"{kind}_{w}" for kind in ("rollup", "hist") for w in ("1m", "1h", "1d")),
     ):
         store.command(f"OPTIMIZE TABLE {table}")
@@ -142,9 +144,16 @@ def questions(ask: Queries) -> dict[str, Callable[[], Any]]:
         "failures by model, 7 days": lambda: ask.report(
             ["model"], since=week, filters={"status": "error"}
         ),
+        "projection: top 10 users, 1 day": lambda: ask.report(
+            ["user"], since=day, top=10, latencies=False
+        ),
+        "projection: top 10 users, 30 days": lambda: ask.report(
+            ["user"], since=START, top=10, latencies=False
+        ),
+        "projection: errors, 30 days": lambda: ask.errors(since=START),
         "raw: top 10 users, 1 day": lambda: ask.report(["user"], since=day, top=10),
         "raw: by team tag, 1 day": lambda: ask.report(["tag:team"], since=day),
-        "raw: errors, 1 day": lambda: ask.errors(since=day),
+        "projection: errors, 1 day": lambda: ask.errors(since=day),
         "raw: newest 100 calls, one project": lambda: ask.calls(since=day, project="shop"),
         "raw: one trace": lambda: ask.trace(trace),
     }

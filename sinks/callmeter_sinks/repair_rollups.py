@@ -19,6 +19,8 @@ from callmeter_sinks.clickhouse.store import Store
 from callmeter_sinks.queries.dimensions import ROLLUP_DIMENSIONS, Binding, Period
 
 _DIMS = ", ".join(ROLLUP_DIMENSIONS)
+#: Dimensions of ``hist_models_1h``.
+_MODELS = "provider, model, operation"
 _LEVELS = {"1m": "toStartOfMinute", "1h": "toStartOfHour", "1d": "toStartOfDay"}
 _WAIT = {"lightweight_deletes_sync": "2"}
 #: The engine would take an insert of the same sums for a repeated one, and drop it.
@@ -108,17 +110,23 @@ def portions(store: Store, days: Iterable[date]) -> Iterator[list[date]]:
 
 def rebuild_days(store: Store, days: Sequence[date]) -> None:
     """Delete and sum anew all rollups of these days (UTC, event time). May be repeated."""
+    tables = [f"{kind}_{suffix}" for kind in ("rollup", "hist") for suffix in _LEVELS]
+    for table in (*tables, "hist_models_1h"):
+        binding = Binding()
+        within = _within("toDateTime64(start, 6, 'UTC')", days, binding)
+        store.command(f"DELETE FROM {table} WHERE {within}", binding.values, _WAIT)
     for suffix, window in _LEVELS.items():
-        for table in (f"rollup_{suffix}", f"hist_{suffix}"):
-            binding = Binding()
-            within = _within("toDateTime64(start, 6, 'UTC')", days, binding)
-            store.command(f"DELETE FROM {table} WHERE {within}", binding.values, _WAIT)
         for select in (_SUMS, _COSTS):
             _insert(store, f"rollup_{suffix} ({_SUM_COLUMNS})", select, window, days)
-        _insert(store, f"hist_{suffix} ({_HISTOGRAM_COLUMNS})", _HISTOGRAM, window, days)
+        into = f"hist_{suffix} ({_HISTOGRAM_COLUMNS})"
+        _insert(store, into, _HISTOGRAM, window, days)
+    into = f"hist_models_1h (start, {_MODELS}, latency, ttft, log_ts)"
+    _insert(store, into, _HISTOGRAM, _LEVELS["1h"], days, dims=_MODELS)
 
 
-def _insert(store: Store, into: str, select: str, window: str, days: Sequence[date]) -> None:
+def _insert(
+    store: Store, into: str, select: str, window: str, days: Sequence[date], *, dims: str = _DIMS
+) -> None:
     binding = Binding()
     within = _within("started_at", days, binding)
     bucket = ""
@@ -127,7 +135,7 @@ def _insert(store: Store, into: str, select: str, window: str, days: Sequence[da
         # log2 of a float may fall on either side of an edge: one step either way puts it right.
         bucket = f"about + (us >= {edges}[about + 2]) - (greatest(us, 1) < {edges}[about + 1])"
     sql = select.format(
-        window=window, dims=_DIMS, within=within, bucket=bucket, per_doubling=PER_DOUBLING
+        window=window, dims=dims, within=within, bucket=bucket, per_doubling=PER_DOUBLING
     )
     store.command(f"INSERT INTO {into} {sql}", binding.values, _ANEW)
 

@@ -61,6 +61,7 @@ def check_rollups(
     )
     totals = Comparison()
     coarse = {"hours": Comparison(), "days": Comparison()}
+    models = Comparison()
     removed: list[_Chunk] = []
     for chunk in _chunks(store, period):
         if gone is not None and chunk.since < gone:
@@ -75,10 +76,13 @@ def check_rollups(
             inner = _whole(chunk, window)
             if inner is not None and suffix != base:
                 coarse[name].add(settled(partial(_levels, store, inner, base, suffix)))
+            if inner is not None and name == "hours":
+                for kind in ("latency", "ttft"):
+                    models.add(settled(partial(_models, store, inner, kind)))
     checks = totals.checks()
     for name, found in coarse.items():
         checks += found.checks(f"{{}} ({name})")
-    return checks, _said(removed)
+    return checks + models.checks("{} (hours by model)"), _said(removed)
 
 
 def _chunks(store: Store, period: Period) -> Iterator[_Chunk]:
@@ -196,6 +200,24 @@ def _histograms(store: Store, chunk: _Chunk, name: str, suffix: str) -> Comparis
         f"FROM hist_{suffix} WHERE {within})"
     )
     found = compare(store, ["bucket"], {"n": "sum"}, (Side([raw]), Side([rollups])), binding)
+    what = f"{name} histogram"
+    return Comparison({what: found.totals["n"]}, {what: found.differing["n"]})
+
+
+def _models(store: Store, chunk: _Chunk, name: str) -> Comparison:
+    """Histograms by hour and model against those that keep more apart, where both are whole."""
+    binding = Binding()
+    begin = "(SELECT max(start) FROM rollup_begins WHERE name = 'hist_models_1h')"
+    within = chunk.sql("toDateTime64(start, 6, 'UTC')", binding)
+    keys = "provider, model, operation"
+    pairs = f"arrayJoin(CAST(sumMap({name}), 'Array(Tuple(Int16, UInt64))')) AS pair"
+    finer, coarser = (
+        f"SELECT {keys}, toInt32(pair.1) AS bucket, pair.2 AS n FROM (SELECT {keys}, {pairs} "
+        f"FROM {table} WHERE {within} AND start >= {begin} GROUP BY {keys})"
+        for table in ("hist_1h", "hist_models_1h")
+    )
+    sides = (Side([finer]), Side([coarser]))
+    found = compare(store, [*keys.split(", "), "bucket"], {"n": "sum"}, sides, binding)
     what = f"{name} histogram"
     return Comparison({what: found.totals["n"]}, {what: found.differing["n"]})
 

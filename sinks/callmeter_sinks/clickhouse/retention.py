@@ -27,6 +27,7 @@ SERVER_DAYS: Mapping[str, int | None] = {
     "hist_1m": 30,
     "rollup_1h": None,
     "hist_1h": None,
+    "hist_models_1h": None,
     "rollup_1d": None,
     "hist_1d": None,
     "alerts": None,

@@ -37,6 +37,10 @@ SUMS = (
 )
 IS_CALL = f"operation IN {MODEL_OPERATIONS_SQL}"
 
+#: Dimensions of ``hist_models_1h``, and the hour from which it is whole.
+_BY_MODEL = frozenset({"provider", "model", "operation"})
+_MODELS_BEGIN = "(SELECT max(start) FROM rollup_begins WHERE name = 'hist_models_1h')"
+
 #: Columns that calls and costs share, and those that calls alone have.
 _SHARED = (*ROLLUP_DIMENSIONS, "user", "session", "program", "cost_source", "price_version")
 _CALLS_ONLY = tuple(name for name in RAW_DIMENSIONS if name not in _SHARED)
@@ -104,13 +108,17 @@ class Question:
                 if moment is not None:
                     seconds = binding.add(epoch_us(moment) // 1_000_000, "UInt32")
                     within.append(f"r.start {comparison} toDateTime({seconds}, 'UTC')")
-            tables.setdefault(part.suffix, []).append(" AND ".join(within) or "1")
+            tables.setdefault(f"{table}_{part.suffix}", []).append(" AND ".join(within) or "1")
+        if _BY_MODEL.issuperset(used - set(windows)) and "hist_1h" in tables:
+            whole = " OR ".join(f"({each})" for each in tables.pop("hist_1h"))
+            tables["hist_1h"] = [f"({whole}) AND r.start < {_MODELS_BEGIN}"]
+            tables["hist_models_1h"] = [f"({whole}) AND r.start >= {_MODELS_BEGIN}"]
         where = " AND ".join((condition, *filter_sql(self.filters, binding)))
         # Both edges of a period are in one SELECT: every part of a table is looked at once.
         return " UNION ALL ".join(
-            f"SELECT r.start AS start, {columns}, {measures} FROM {table}_{suffix} AS r "
+            f"SELECT r.start AS start, {columns}, {measures} FROM {name} AS r "
             f"WHERE {where} AND ({' OR '.join(f'({each})' for each in within)})"
-            for suffix, within in tables.items()
+            for name, within in tables.items()
         )
 
     def _calls(self, binding: Binding) -> str:
