@@ -13,9 +13,11 @@ import pytest
 from callmeter.cli.app import run
 from callmeter.log.record import NewRecord
 from callmeter.log.sqlite_log import SqliteLog
+from callmeter_sinks.audit import AuditReader
 from callmeter_sinks.clickhouse.migrate import migrate
 from callmeter_sinks.clickhouse.shim import ShimServer
 from callmeter_sinks.clickhouse.store import Store, open_store
+from callmeter_sinks.forget import forget
 from callmeter_sinks.group import SinkGroup
 from callmeter_sinks.queries import Queries
 from callmeter_sinks.queries.arrivals import Arrivals
@@ -39,7 +41,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 def store(engine: Store) -> Iterator[Store]:
     """The engine, with empty tables."""
     yield engine
-    for table in ("alerts", "gaps", "budgets", "budget_status", "budget_now", "in_flight",
+    for table in ("alerts", "gaps", "budgets", "budget_status", "budget_now", "in_flight", "audit",
                   "sink_intents", "sink_claims", "sink_quarantine"):  # fmt: skip
         engine.command(f"TRUNCATE TABLE {table}")
 
@@ -164,6 +166,33 @@ def test_what_nobody_of_us_wrote_is_set_aside_and_its_neighbours_go_in(
     assert {row.id for row in Queries(store).alerts()} == {f"{n:032x}" for n in (1, 2)}
     aside = store.query("SELECT topic, record, reason FROM sink_quarantine").rows
     assert [(topic, text) for topic, text, _ in aside] == [("alerts", "nonsense")]
+
+
+def test_who_is_forgotten_is_in_no_signal(store: Store, log: SqliteLog) -> None:
+    """Alerts stay without who it was and without their text; an entity's statuses go."""
+    spoken = {"entity": "alice", "message": "alice has reached 80%"}
+    log.append(
+        [
+            budget(),
+            alert(log.log_id, 1, **spoken),
+            alert(log.log_id, 2, "stuck", user="alice", message="a call of alice", call_id=CALL),
+            alert(log.log_id, 3, entity="bob", message="bob has reached 80%"),
+            status(log.log_id, 1, "alice"),
+            status(log.log_id, 2, "bob"),
+        ]
+    )
+    group(store, log).drain()
+    found = forget(store, "alice")
+    assert {table: found.rows[table] for table in ("alerts", "budget_status", "budget_now")} == {
+        "alerts": 2, "budget_status": 1, "budget_now": 1,
+    }  # fmt: skip
+    for table in ("alerts", "budget_status", "budget_now", "audit"):
+        rows = store.query_bytes(f"SELECT * FROM {table}", "JSONEachRow").decode()
+        assert "alice" not in rows
+        assert rows.count("bob") == {"alerts": 2, "audit": 0}.get(table, 1)
+    assert count(store, "alerts") == 3
+    (entry,) = AuditReader(store).query(action="forget user")
+    assert entry.detail["rows"]["alerts"] == 2
 
 
 def test_a_log_made_anew_begins_a_new_history(store: Store, tmp_path: Path) -> None:

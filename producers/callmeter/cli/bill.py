@@ -12,6 +12,7 @@ import click
 
 from callmeter.cli import options, tables, target
 from callmeter.cli.billruns import BillRun, bill_source
+from callmeter.cli.corrections import COSTS_IN
 from callmeter.clock import SystemClock
 from callmeter.errors import DataError, UnreachableError, UsageError
 from callmeter.money import format_usd
@@ -32,11 +33,6 @@ _STALL_S = 120.0
 _FENCE = """SELECT countIf(verdict = 'accepted') FROM envelopes
 WHERE source = {source:UUID} AND seq = 0 AND toUnixTimestamp64Micro(sent_at) = {sent:Int64}
 HAVING count() > 0"""
-#: Whether every amount that the ledger has of a source is in its table.
-_COSTS_IN = """SELECT sum(costs) = (SELECT count() FROM costs WHERE (log_id, partition, origin) IN
-  (SELECT log_id, partition, origin FROM envelopes
-   WHERE source = {source:UUID} AND verdict = 'accepted'))
-FROM envelopes WHERE source = {source:UUID} AND verdict = 'accepted'"""
 
 
 @click.group(name="bill")
@@ -173,7 +169,7 @@ class _Booker:
 
     def _costs_in(self, bill: Bill, project: str, number: int) -> bool:
         source = bill_source(bill.digest, project, number)
-        return bool(self._store.query(_COSTS_IN, {"source": source}).rows[0][0])
+        return bool(self._store.query(COSTS_IN, {"source": source}).rows[0][0])
 
     def _accepted(self, source: str, sent_us: int) -> bool:
         found: list[tuple[int]] = []

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from callmeter.pricing import Pricer
     from callmeter_sinks.queries.repricing import PricedCall
 
+#: Whether every amount that the ledger has of a source is in its table.
+COSTS_IN = """SELECT sum(costs) = (SELECT count() FROM costs WHERE (log_id, partition, origin) IN
+  (SELECT log_id, partition, origin FROM envelopes
+   WHERE source = {source:UUID} AND verdict = 'accepted'))
+FROM envelopes WHERE source = {source:UUID} AND verdict = 'accepted'"""
 _EVENTS = 400
 #: Room for a header with texts at their limits.
 _HEADER_ROOM = 8 * 1024

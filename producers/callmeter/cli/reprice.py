@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from callmeter.cli import options, tables, target
-from callmeter.cli.corrections import Change, Run, corrections, run_source
+from callmeter.cli.corrections import COSTS_IN, Change, Run, corrections, run_source
 from callmeter.clock import SystemClock
 from callmeter.errors import DataError, UnreachableError
 from callmeter.money import format_usd
@@ -134,6 +134,7 @@ class _Repricing:
                 Plan(lambda: run.envelopes(self._lines(project, found), now_us), None, None, lines)
             )
             self._wait(lambda: self._arrived(project, run.number).whole)
+            self._wait(partial(self._corrections_in, project, run.number + 1))
         for key, change in found.items():
             _add(changes.setdefault(key, Change()), change)
 
@@ -171,8 +172,16 @@ class _Repricing:
             fence = run.fence(text, now_us)
             self._send(Plan(partial(iter, [fence]), None, None, 1))
             if self._fence_accepted(run.source, now_us):
+                # One insert may hold an earlier run's corrections and this fence, and fills its
+                # tables one after the other.
+                self._wait(partial(self._corrections_in, project, number))
                 return run
             number += 1
+
+    def _corrections_in(self, project: str, before: int) -> bool:
+        """Whether every correction of earlier runs that the ledger has is in its table."""
+        sources = [run_source(project, number) for number in range(before)]
+        return all(self._store.query(COSTS_IN, {"source": source}).rows[0][0] for source in sources)
 
     def _fence_accepted(self, source: str, sent_us: int) -> bool:
         """Wait until the ledger has the fence; whether it was the first of its number."""
