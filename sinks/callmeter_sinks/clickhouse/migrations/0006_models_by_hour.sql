@@ -1,6 +1,7 @@
 -- Histograms by hour and model alone: what a chart of quantiles by hour reads. The rows of hist_1h keep
 -- projects, environments, services, phases and states apart, three times as many buckets as are asked for.
--- Read as hist_1h is, from the hour on that rollup_begins names. docs/decisions/0022.
+-- Read as hist_1h is, from the hour on that rollup_begins names. A row has hundreds of buckets, so a
+-- granule has few rows: a week is read without the rest of its month. docs/decisions/0022.
 CREATE TABLE IF NOT EXISTS hist_models_1h ${CL} (
   start DateTime('UTC') CODEC(Delta(4), ZSTD(1)),
   provider LowCardinality(String),
@@ -12,7 +13,7 @@ CREATE TABLE IF NOT EXISTS hist_models_1h ${CL} (
 ) ENGINE = ${R}AggregatingMergeTree
 PARTITION BY toYYYYMM(start)
 ORDER BY (start, model, provider, operation)
-SETTINGS ${D}, ttl_only_drop_parts = 1;
+SETTINGS ${D}, ttl_only_drop_parts = 1, index_granularity = 256;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS mv_hist_models_1h ${CL} TO hist_models_1h AS
 SELECT toStartOfHour(minute) AS start, provider, model, operation,
