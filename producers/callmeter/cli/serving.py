@@ -62,6 +62,18 @@ def keys_file(command: F) -> F:
     )(command)  # fmt: skip
 
 
+def tls(command: F) -> F:
+    """``--tls-cert`` and ``--tls-key``, which belong together."""
+    key = click.option(
+        "--tls-key", type=_PATH, envvar="CALLMETER_TLS_KEY", default=None, metavar="FILE",
+        help="The certificate's key (PEM).",
+    )  # fmt: skip
+    return click.option(
+        "--tls-cert", type=_PATH, envvar="CALLMETER_TLS_CERT", default=None, metavar="FILE",
+        help="Serve HTTPS with this certificate chain (PEM); read again when it changes.",
+    )(key(command))  # fmt: skip
+
+
 def serving_options(command: F) -> F:
     """All of them, handed to the command as one ``serving``."""
 
@@ -70,12 +82,8 @@ def serving_options(command: F) -> F:
         chosen = {field.name: given.pop(field.name) for field in fields(Serving)}
         return command(*args, serving=Serving(**chosen), **given)
 
-    made: Any = keys_file(collected)
+    made: Any = tls(keys_file(collected))
     for option in (
-        click.option("--tls-cert", type=_PATH, envvar="CALLMETER_TLS_CERT", default=None,
-                     metavar="FILE", help="Serve HTTPS with this certificate chain (PEM)."),
-        click.option("--tls-key", type=_PATH, envvar="CALLMETER_TLS_KEY", default=None,
-                     metavar="FILE", help="The certificate's key (PEM)."),
         click.option("--rate", type=float, envvar="CALLMETER_RATE", default=None, metavar="N",
                      help="Envelopes a second that each key may send."),
         click.option("--rate-bytes", type=float, envvar="CALLMETER_RATE_BYTES", default=None,

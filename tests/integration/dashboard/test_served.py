@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import http.client
 import re
+import ssl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import quote, urlencode, urlsplit
 
 import pytest
+import trustme
 
 import callmeter as sdk
 from callmeter.embedded import running
@@ -35,9 +39,17 @@ class Answer:
 
 
 def ask(
-    url: str, path: str, method: str = "GET", body: str | None = None, **headers: str
+    url: str,
+    path: str,
+    method: str = "GET",
+    body: str | None = None,
+    trust: ssl.SSLContext | None = None,
+    **headers: str,
 ) -> Answer:
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+    at = urlsplit(url).netloc
+    connection = http.client.HTTPConnection(at, timeout=60)
+    if trust is not None:
+        connection = http.client.HTTPSConnection(at, timeout=60, context=trust)
     try:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request(method, path, body=body, headers=named)
@@ -54,7 +66,7 @@ def dashboard(pipeline: Pipeline, *options: str) -> Iterator[str]:
     with started("dashboard", "--store", owner.store_url, "--port", 0, *options) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
-        found = re.search(r"http://\S+:\d+", line)
+        found = re.search(r"https?://\S+:\d+", line)
         assert found is not None, line
         yield found[0]
         process.terminate()
@@ -136,6 +148,52 @@ def test_an_address_beyond_this_machine_needs_a_key(embedded: Pipeline) -> None:
     ran = callmeter("dashboard", "--store", owner.store_url, "--host", "0.0.0.0", "--port", "0")
     assert ran.code == 78
     assert "--read-key" in ran.err
+
+
+def test_https_with_keys_of_a_file_until_they_are_revoked(
+    two_projects: Pipeline, tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    cert, secret, keys = (tmp_path / name for name in ("cert.pem", "key.pem", "keys.json"))
+    made = authority.issue_cert("0.0.0.0")  # the name in the URL that it prints
+    secret.write_bytes(made.private_key_pem.bytes())
+    cert.write_bytes(b"".join(blob.bytes() for blob in made.cert_chain_pems))
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
+    ran = callmeter("keys", "create", "--keys-file", keys, "--scope", "read",
+                    "--project", "served-mine", "--name", "page", "--json")  # fmt: skip
+    key = ran.json()["key"]
+    options = ("--host", "0.0.0.0", "--keys-file", keys, "--tls-cert", cert, "--tls-key", secret)
+    with dashboard(two_projects, *map(str, options)) as url:
+        assert url.startswith("https://")
+        assert ask(url, "/", trust=trust).status == 401
+        bearer = {"Authorization": f"Bearer {key}"}
+        page = ask(url, "/calls", trust=trust, **bearer).text
+        assert "model-of-served-mine" in page
+        assert "model-of-served-theirs" not in page
+        signed = ask(url, "/sign-in", "POST", urlencode({"key": key}), trust=trust,
+                     Content_Type="application/x-www-form-urlencoded")  # fmt: skip
+        assert "Secure" in signed.headers["Set-Cookie"]
+        session = signed.headers["Set-Cookie"].partition(";")[0]
+        assert callmeter("keys", "revoke", "page", "--keys-file", keys).code == 0
+        until_s = time.monotonic() + 60
+        while ask(url, "/", trust=trust, Cookie=session).status != 401:
+            assert time.monotonic() < until_s, "a revoked key still signs in"
+            time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [(("--tls-cert", "cert.pem"), "--tls-key"), (("--keys-file", "nowhere"), "keys create")],
+)
+def test_half_a_pair_and_a_file_that_is_not_there_are_refused(
+    embedded: Pipeline, options: tuple[str, str], says: str
+) -> None:
+    owner = running(embedded.directory)
+    assert owner is not None
+    ran = callmeter("dashboard", "--store", owner.store_url, "--port", "0", *options)
+    assert ran.code == 78
+    assert says in ran.err
 
 
 def test_a_probe_needs_no_key(keyed: str) -> None:
