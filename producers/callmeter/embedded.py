@@ -164,12 +164,8 @@ class Embedded:
         from callmeter_sinks.streams import STREAMS
         from callmeter_sinks.thread import SinkThread
 
-        def make() -> SinkGroup:
-            return SinkGroup(
-                [Sink(self.store, SqliteSource(self._log, topic)) for topic in STREAMS]
-            )
-
-        self.sink = sink = SinkThread(make)
+        sinks = [Sink(self.store, SqliteSource(self._log, topic)) for topic in STREAMS]
+        self.sink = sink = SinkThread(SinkGroup(sinks))
         self._stack.callback(sink.stop)
         sink.start()
         self._parts.append(lambda: sink.failed)

@@ -45,6 +45,11 @@ class SinkGroup:
         for sink in self._sinks:
             sink.stop()
 
+    def end(self) -> None:
+        """Have ``run`` return once every sink has inserted what its topic has by now."""
+        for sink in self._sinks:
+            sink.end()
+
     @property
     def stats(self) -> SinkStats:
         """Of the first sink; may be read from any thread."""

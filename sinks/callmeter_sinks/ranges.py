@@ -7,6 +7,7 @@ next insert.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections import deque
 from collections.abc import Collection, Sequence
@@ -20,12 +21,15 @@ from callmeter_sinks.rows import Metered
 class RangeLimits:
     """When a range is closed: ``max_events`` or ``linger_s`` reached, at a checkpoint's end.
 
+    ``linger_s`` is the pace of a partition that is busy, from one range to the next. What comes
+    after a silence of that long waits for ``prompt_s`` only: somebody may be watching.
     ``max_bytes`` is the bound on what is held of one partition.
     """
 
     max_events: int = 20_000
     linger_s: float = 1.0
     max_bytes: int = 32 * 2**20
+    prompt_s: float = 0.05
 
 
 class Piece(NamedTuple):
@@ -87,6 +91,7 @@ class RangeBuffer:
         self._complete_events = 0
         self._open_events = 0
         self._began_s = 0.0
+        self._taken_s = -math.inf  # when the range before was taken
         self.bytes = 0
 
     def __len__(self) -> int:
@@ -118,7 +123,11 @@ class RangeBuffer:
             return 0.0
         if not self._complete:
             return None
-        return max(0.0, self._began_s + self._limits.linger_s - now_s)
+        limits = self._limits
+        in_pace_s = self._taken_s + limits.linger_s
+        prompt_s = self._began_s + min(limits.prompt_s, limits.linger_s)
+        due_s = min(self._began_s + limits.linger_s, max(prompt_s, in_pace_s))
+        return max(0.0, due_s - now_s)
 
     def take(self, now_s: float, *, everything: bool = False) -> list[Piece]:
         """Remove what goes into the next range: up to the last whole checkpoint.
@@ -133,4 +142,6 @@ class RangeBuffer:
         self._complete_events = 0
         self._open_events = sum(p.metered.events for p in self._pieces if p.metered)
         self._began_s = now_s
+        if taken:
+            self._taken_s = now_s
         return taken

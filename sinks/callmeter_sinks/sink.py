@@ -31,8 +31,9 @@ _REST_S = 60.0
 class Sink:
     """Moves one topic into the store, exactly once; which one is said by the source.
 
-    ``run`` blocks until ``stop`` (from any thread or a signal handler); ``drain`` until everything
-    is stored that was in the log when it began. One call of either per object. Raises what stops a
+    ``run`` blocks until ``stop`` (from any thread or a signal handler), or ``end``, which has it
+    drain first; ``drain`` blocks until everything is stored that was in the log when it began. One
+    call of ``run`` or ``drain`` per object. Raises what stops a
     sink: see ``callmeter_sinks.faults``, and ``PermanentStoreError``. A store or log that is away
     is waited for, with bounded memory.
 
@@ -62,6 +63,7 @@ class Sink:
         self._accept_loss = accept_loss
         self._clock = clock or SystemClock()
         self._stop = threading.Event()
+        self._ending = threading.Event()
         self._patience = Patience(self._stop, first_s=first_retry_s, meanwhile=self._while_away)
         self._writers: dict[int, PartitionWriter] = {}
         self._epochs: dict[int, int] = {}  # the assignment a partition was last taken under
@@ -77,6 +79,8 @@ class Sink:
     def run(self) -> SinkStats:
         """Insert what comes until ``stop``; then what is buffered of whole checkpoints."""
         while not self._stop.is_set():
+            if self._ending.is_set():
+                return self.drain()
             self._round({})
         return self._finish()
 
@@ -103,6 +107,11 @@ class Sink:
     def stop(self) -> None:
         """End ``run`` or ``drain`` soon; an insert that is under way is let end."""
         self._stop.set()
+        self._source.wake()
+
+    def end(self) -> None:
+        """Have ``run`` return once it has inserted what the log has by now."""
+        self._ending.set()
         self._source.wake()
 
     @property

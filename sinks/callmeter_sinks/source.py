@@ -11,6 +11,9 @@ from callmeter.log.record import LogRecord
 from callmeter.log.sqlite_log import SqliteLog
 from callmeter.schema.topics import BY_NAME, METERED
 
+#: How often the embedded log is asked for what is rare.
+_LOOK_S = 0.25
+
 
 class MeteredSource(Protocol):
     """One reader of the topic ``metered``. Called from the sink's thread alone, but for ``wake``.
@@ -115,11 +118,11 @@ class SqliteSource:
 
     def wait(self, positions: Mapping[int, int], timeout_s: float) -> None:
         if self.topic == METERED.name:
-            self._log.wait(self.topic, positions, timeout_s)
+            self._log.wait(self.topic, positions, timeout_s, stopping=self._woken)
         else:
-            # Not woken by every append of the log: what is rare is looked for once in a while.
-            self._woken.wait(timeout_s)
-            self._woken.clear()
+            # Not woken by every append of the log: what is rare is looked for now and then.
+            self._woken.wait(min(timeout_s, _LOOK_S))
+        self._woken.clear()
 
     def wake(self) -> None:
         self._woken.set()

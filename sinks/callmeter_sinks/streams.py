@@ -46,8 +46,8 @@ def _signals(topic: Topic, rows_in: tuple[str, ...], linger_s: float) -> Stream:
     )
 
 
-#: Metered records wait a second at most (``RangeLimits``), alerts less, and what says how things
-#: stand is worth an insert every other second.
+#: While more and more comes, metered records wait a second at most (``RangeLimits``), alerts less,
+#: and what says how things stand is worth an insert every other second.
 STREAMS: Mapping[str, Stream] = {
     stream.topic: stream
     for stream in (

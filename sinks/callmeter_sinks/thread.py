@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 
 from callmeter_sinks.group import SinkGroup
 from callmeter_sinks.sink import Sink
 
 
 class SinkThread:
-    """Runs a sink from ``start`` to ``stop``; ``failed`` is what ended it, if something did.
+    """Runs a sink from ``start`` to ``stop``; ``failed`` is what ended it, if something did."""
 
-    ``make`` gives a new sink over the same source and store: one to run, one to drain at the end.
-    """
-
-    def __init__(self, make: Callable[[], Sink | SinkGroup]) -> None:
+    def __init__(self, sink: Sink | SinkGroup) -> None:
         self.failed: BaseException | None = None
-        self._make = make
-        self.sink = make()
+        self.sink = sink
         self._thread = threading.Thread(target=self._run, name="callmeter-sink", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread, then insert what the log has by now; raises what made the sink fail."""
-        self.sink.stop()
+        """Insert what the log has by now, and end; raises what made the sink fail."""
+        self.sink.end()
         self._thread.join()
         if self.failed is not None:
             raise self.failed
-        self._make().drain()
 
     def _run(self) -> None:
         try:

@@ -33,6 +33,10 @@ class Standin:
         self.drained += 1
         return self.stats
 
+    def end(self) -> None:
+        self.drain()
+        self.stopped.set()
+
     def stop(self) -> None:
         self.stopped.set()
 
@@ -63,13 +67,16 @@ def test_draining_drains_each() -> None:
 
 
 def test_a_thread_of_a_group_says_what_made_it_fail() -> None:
-    made: list[list[Standin]] = []
-
-    def make() -> SinkGroup:
-        made.append([Standin("metered"), Standin("alerts", fails=not made)])
-        return group(*made[-1])
-
-    thread = SinkThread(make)
+    thread = SinkThread(group(Standin("metered"), Standin("alerts", fails=True)))
     thread.start()
     with pytest.raises(ValueError, match="alerts"):
         thread.stop()
+
+
+def test_a_thread_that_is_stopped_has_each_sink_drain_first() -> None:
+    sinks = [Standin("metered"), Standin("alerts")]
+    thread = SinkThread(group(*sinks))
+    thread.start()
+    thread.stop()
+    assert [sink.drained for sink in sinks] == [1, 1]
+    assert thread.failed is None

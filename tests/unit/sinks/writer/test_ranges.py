@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from callmeter.log.record import LogRecord
 from callmeter_sinks.ranges import Piece, Range, RangeBuffer, RangeLimits
 from callmeter_sinks.rows import parse
@@ -23,14 +25,32 @@ def filled(buffer: RangeBuffer, pieces: list[Piece], now_s: float = 0.0) -> Rang
     return buffer
 
 
-def test_is_due_after_the_linger_and_only_with_a_whole_checkpoint() -> None:
+def test_is_due_only_with_a_whole_checkpoint_and_soon_after_a_silence() -> None:
     buffer = RangeBuffer(LIMITS)
     values = MeteredStream("log", 0, plain=True).checkpoint(envelopes=2, events=3)
     assert filled(buffer, pieces_of(values[:2]), 5.0).due_in_s(99.0) is None
-    filled(buffer, pieces_of(values[2:], 2), 5.25)
-    assert buffer.due_in_s(5.25) == 0.75
+    filled(buffer, pieces_of(values[2:], 2), 5.0)
+    assert buffer.due_in_s(5.0) == pytest.approx(LIMITS.prompt_s)
     assert buffer.due_in_s(6.0) == 0.0
     assert not buffer.full()
+
+
+def test_a_busy_partition_keeps_the_pace_of_the_linger() -> None:
+    stream = MeteredStream("log", 0, plain=True)
+    buffer = filled(RangeBuffer(LIMITS), pieces_of(stream.checkpoint(envelopes=2)), 5.0)
+    assert buffer.take(5.25)
+    filled(buffer, pieces_of(stream.checkpoint(envelopes=2), 3), 5.5)
+    assert buffer.due_in_s(5.5) == 0.75  # a linger after the range before
+    assert buffer.take(6.25)
+    assert not buffer.take(6.5)  # nothing was taken: the pace is that of the last range
+    filled(buffer, pieces_of(stream.checkpoint(envelopes=2), 6), 7.5)
+    assert buffer.due_in_s(7.5) == pytest.approx(LIMITS.prompt_s)
+
+
+def test_without_a_linger_nothing_waits() -> None:
+    limits = RangeLimits(linger_s=0.0)
+    values = MeteredStream("log", 0, plain=True).checkpoint(envelopes=2)
+    assert filled(RangeBuffer(limits), pieces_of(values), 5.0).due_in_s(5.0) == 0.0
 
 
 def test_is_full_at_enough_events_but_not_inside_a_checkpoint() -> None:
