@@ -23,6 +23,7 @@ def look_at_kafka(kafka_url: str) -> Iterator[Finding]:
     if reached[0].state is State.WRONG:
         return
     settings = KafkaSettings.from_url(kafka_url)
+    yield from looked("rights", "workers.md#rights-in-kafka", lambda: _rights(settings))
     yield from looked("topics", "operations.md#topics", lambda: _setups(settings))
     yield from _lags(settings)
     yield from looked("prices", "prices.md", lambda: _prices(settings))
@@ -38,6 +39,13 @@ def _topics(kafka_url: str) -> Finding:
         return f"{settings.display}: log {await read_log_id(settings)}, {partitions} partitions"
 
     return Finding("kafka", State.OK, asyncio.run(look()), "kafka-security.md")
+
+
+def _rights(settings: KafkaSettings) -> Finding:
+    from callmeter.cli.doctor_rights import look_at_rights
+    from callmeter.log.kafka_admin import check_topics
+
+    return look_at_rights(settings, asyncio.run(check_topics(settings)))
 
 
 def _setups(settings: KafkaSettings) -> Finding:
