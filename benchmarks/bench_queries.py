@@ -8,8 +8,8 @@ from ``numbers()``, landed log partition by log partition (32 of them) and folde
 meter folds them, so rollups and histograms come through the same views as in production. Then
 merges are stopped and each log partition inserts two more batches, so 64 unmerged parts lie in
 every table when the questions are asked (with merges running, a table that took 6 inserts a second
-held 3 to 9 parts). Questions marked ``raw`` read single calls and have no target; those marked
-``projection`` read sums within the parts of the calls.
+held 3 to 9 parts). Questions marked ``raw`` read single calls, those marked
+``projection`` sums within the parts of the calls; both have no target here.
 """
 
 from __future__ import annotations
@@ -257,7 +257,9 @@ def main() -> None:
     for calls in map(int, args.calls.split(",")):
         result = figures[str(calls)] = measure(calls, args)
         queries = result["queries"]
-        slowest = max(q["p95_ms"] for name, q in queries.items() if not name.startswith("raw"))
+        slowest = max(
+            q["p95_ms"] for name, q in queries.items() if not name.startswith(("raw", "projection"))
+        )
         targets.append(
             {"what": f"slowest standard query, {calls:,} calls, p95 ms", "value": slowest,
              "target": TARGET_MS, "holds": slowest <= TARGET_MS}
