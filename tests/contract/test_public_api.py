@@ -137,7 +137,7 @@ callmeter.metric("m", 1.0)
 assert callmeter.flush().ok
 callmeter.close()
 used = {m.partition(".")[0] for m in sys.modules}
-heavy = {"aiokafka", "aiohttp", "faust", "clickhouse_connect", "chdb", "msgspec", "httpx", "openai"}
+heavy = {"aiokafka", "aiohttp", "faust", "clickhouse_connect", "chdb", "httpx", "openai"}
 assert not heavy & used, heavy & used
 assert "orjson" not in bare, "importing the package alone loads nothing"
 """

@@ -113,7 +113,7 @@ def usage_of(call: Call) -> Mapping[str, int] | None:
         known: Any = units
     else:
         first, second, more = units
-        known = {"input": first, "output": second, **more}
+        known = {"input": first, "output": second, **(more or {})}
     if known is None:
         return None
     return {name: n for name, n in known.items() if type(n) is int and n >= 0}

@@ -1,4 +1,4 @@
-"""One call: the object a program holds while it runs, and the queue's item once it has ended.
+"""One call: the object a program holds while it runs; ``Ended`` is what is queued of it then.
 
 Everything here runs on the caller's thread, so it does ids, clocks and one append; ``encode`` turns
 what was noted down into an event later (docs/decisions/0013-hot-path.md has the measurements).
@@ -17,11 +17,10 @@ from callmeter.money import to_pico
 from callmeter.sdk.callids import digits_of, span_of, uuid_of
 from callmeter.sdk.containment import CONTAINMENT
 from callmeter.sdk.context import FRAME, Frame, Labels, Root, restore
+from callmeter.sdk.ended import Ended
+from callmeter.sdk.errors_told import MAX_ERROR_CHARS, describe_error
 from callmeter.sdk.freezing import freeze, freeze_map
 from callmeter.sdk.intake import Anchor, Intake
-
-#: Longest error text kept; more is cut on the caller's thread, so that no traceback is held.
-MAX_ERROR_CHARS = 1_000
 
 _is_tracked = gc.is_tracked
 _frame = FRAME.get
@@ -63,7 +62,7 @@ class Call:
     fields: dict[str, Any]
     #: Attributes set while it ran.
     later: dict[str, Any] | None
-    #: (input, output, other units), a map of units, or None: unknown.
+    #: (input, output, other units or None), a map of units, or None: unknown.
     units: Any
     #: What is seldom given: inputs, outputs, tags, cost, estimate, error, first token, frame.
     extra: dict[str, Any] | None
@@ -124,7 +123,22 @@ class Call:
             self._not_open()
             return
         queue = intake.queue
-        queue.append(self)
+        queue.append(
+            Ended(
+                self.name,
+                self.fields,
+                self.later,
+                self.units,
+                self.extra,
+                self.root,
+                self.span,
+                self.parent,
+                self.labels,
+                self.anchor,
+                self.start_ns,
+                self.end_ns,
+            )
+        )
         if len(queue) >= intake.alarm:
             intake.ring()
 
@@ -155,7 +169,8 @@ class Call:
         """What the call used: tokens in and out (all of them, cached ones included) and any other
         unit, for example ``cache_read=``, ``reasoning=``, ``image=``. A later call replaces it.
         """
-        self.units = (input, output, units)
+        # A tuple that holds a dict, be it empty, is never out of the garbage collector's sight.
+        self.units = (input, output, units or None)
 
     def set(self, /, **attributes: Any) -> None:
         """Add attributes. ``user``, ``session``, ``node``, ``finish_reason``, ``response_model``,
@@ -367,19 +382,6 @@ def new_call(
     call.extra = extra
     call.units = call.later = None
     return call
-
-
-def describe_error(exc: BaseException) -> tuple[str, str, str, int | None]:
-    """(status, type, text, HTTP status) of an exception. Ended by its caller is ``cancelled``."""
-    kind = type(exc)
-    module = kind.__module__
-    name = kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
-    ended = isinstance(exc, GeneratorExit) or kind.__name__ == "CancelledError"
-    code = getattr(exc, "status_code", None)
-    if not isinstance(code, int):
-        code = getattr(getattr(exc, "response", None), "status_code", None)
-    known = code if isinstance(code, int) and not isinstance(code, bool) else None
-    return "cancelled" if ended else "error", name[:256], str(exc)[:MAX_ERROR_CHARS], known
 
 
 def frame_of(parent: Call | str | None) -> Frame | None:

@@ -28,8 +28,8 @@ from callmeter.sdk.event_fields import (
 from callmeter.sdk.scrub import REDACTED
 
 if TYPE_CHECKING:
-    from callmeter.sdk.call import Call
     from callmeter.sdk.context import Labels
+    from callmeter.sdk.ended import Ended
 
 #: Combinations of names, and of labels, that are remembered; then begun anew.
 MAX_PLANS = 512
@@ -99,7 +99,7 @@ class CallLines:
         self._texts: dict[str, str] = {}
         self._floats: dict[float, str] = {}
 
-    def line(self, call: Call) -> bytes | None:
+    def line(self, call: Ended) -> bytes | None:
         """The ``call_end`` of a call that has ended; None if it is not an ordinary one."""
         extra = call.extra
         if extra is not None and not _SILENT.issuperset(extra):
@@ -123,7 +123,7 @@ class CallLines:
         except (KeyError, TypeError):  # a value, or a text, that needs another look
             return None
 
-    def _joined(self, call: Call, plan: _Plan, values: _Values) -> bytes:
+    def _joined(self, call: Ended, plan: _Plan, values: _Values) -> bytes:
         """``TypeError`` if something is not as usual, ``KeyError`` for a text not known yet."""
         known = self._texts
         parts = plan.constants.copy()
@@ -203,7 +203,7 @@ class CallLines:
         wanted = [(places[n], NUMBER_FIELDS.get(n) if n in HOMES else _ATTRIBUTE) for n in shown]
         return _Plan(constants, wanted, places.get("operation", spare), spare)
 
-    def _meet(self, call: Call, plan: _Plan, values: _Values) -> None:
+    def _meet(self, call: Ended, plan: _Plan, values: _Values) -> None:
         """Remember the texts of a call that are new. ``TypeError`` if it is not an ordinary one."""
         for at, (place, _) in enumerate(plan.wanted):
             value = values[place]
@@ -267,7 +267,7 @@ class CallLines:
         return found
 
 
-def _above(call: Call) -> str:
+def _above(call: Ended) -> str:
     """The JSON that names the parent."""
     parent, root = call.parent, call.root
     _need(parent is not None and root is not None and root.trace_id.isalnum())

@@ -24,6 +24,7 @@ from callmeter.sdk.scrub import REDACTED, cut_text, cut_texts, redact, valid_uni
 
 if TYPE_CHECKING:
     from callmeter.sdk.call import Call
+    from callmeter.sdk.ended import Ended
     from callmeter.settings import Settings
 
 #: Operations whose calls are model calls: those of ``callmeter.schema.events``, which the SDK does
@@ -71,7 +72,7 @@ class Encoder:
             self._recorded(event, extra, ("inputs",))
         return self._dumps(event)
 
-    def call_end(self, call: Call) -> dict[str, Any]:
+    def call_end(self, call: Ended) -> dict[str, Any]:
         """The ``call_end`` of a call that has ended."""
         event = self._call(call, "call_end")
         latency_us = (call.end_ns - call.start_ns) // 1000
@@ -87,7 +88,7 @@ class Encoder:
             self._extra(event, call, extra)
         return event
 
-    def _call(self, call: Call, kind: str) -> dict[str, Any]:
+    def _call(self, call: Call | Ended, kind: str) -> dict[str, Any]:
         """What begin and end share, in the order of the record type."""
         labels = call.labels
         wall_ns, mono_ns = call.anchor
@@ -144,7 +145,7 @@ class Encoder:
         if not event["operation"]:
             event["operation"] = "chat"
 
-    def _extra(self, event: dict[str, Any], call: Call, extra: Mapping[str, Any]) -> None:
+    def _extra(self, event: dict[str, Any], call: Ended, extra: Mapping[str, Any]) -> None:
         """What few calls have: failure, cost, first token, recorded text."""
         error = extra.get("error")
         if error is not None:
@@ -235,7 +236,7 @@ class Encoder:
         return line if len(line) <= MAX_LINE_BYTES else _cut_down(event)
 
 
-def _said(call: Call) -> dict[str, Any]:
+def _said(call: Call | Ended) -> dict[str, Any]:
     """All that was said of a call; copied at once, since an open one may still be told more."""
     later = call.later
     return dict(call.fields) if later is None else {**call.fields, **later}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from callmeter.sdk.call import MAX_ERROR_CHARS
+from callmeter.sdk.errors_told import MAX_ERROR_CHARS
 
 if TYPE_CHECKING:
     from callmeter.sdk.client import Client

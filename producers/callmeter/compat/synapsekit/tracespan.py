@@ -15,8 +15,9 @@ from typing import Any, Self
 
 from callmeter.compat.synapsekit.spans import Span, finished
 from callmeter.compat.synapsekit.switches import hidden_keys, root_is_kept
-from callmeter.sdk.call import NO_CALL, Call, describe_error
+from callmeter.sdk.call import NO_CALL, Call
 from callmeter.sdk.context import FRAME, ForeignTrace, Frame, Surroundings, restore
+from callmeter.sdk.errors_told import describe_error
 from callmeter.sdk.freezing import freeze
 from callmeter.sdk.scrub import redact
 
