@@ -1,7 +1,7 @@
 """What is queued of a call that has ended: its values, out of the garbage collector's sight.
 
 A queue of calls would be walked by each collection, on the thread of whoever allocates next: tens
-of milliseconds with a full queue, and a quarter of the CPU (docs/decisions/0022).
+of milliseconds with a full queue, and a quarter of the CPU (docs/decisions/0013).
 """
 
 from __future__ import annotations
