@@ -284,7 +284,7 @@ def _checked_text(name: str, value: str, choices: tuple[str, ...], where: str) -
 def _in_range(value: float, low: float | None, high: float | None, must: str, shown: str) -> float:
     if math.isfinite(value) and (low is None or value >= low) and (high is None or value <= high):
         return value
-    bounds = f"at least {low or 0:g}" if high is None else f"from {low or 0:g} to {high:g}"
+    bounds = f"at least {low or 0:.15g}" if high is None else f"from {low or 0:.15g} to {high:.15g}"
     raise ConfigError(f"{must} {bounds}{shown}")
 
 

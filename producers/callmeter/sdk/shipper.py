@@ -85,7 +85,6 @@ class Shipper:
             out=self._outbox.add,
         )
         self._complaints = Complaints(clock.monotonic_s)
-        self._taken = 0  # events taken out of the queue, or made here
         self._dropped: Counter[DropReason] = Counter()
         self._open_calls = OpenCalls(intake, clock, settings.flush_delay_s)
         self._next_beat_s = clock.monotonic_s() + settings.heartbeat_s
@@ -186,7 +185,6 @@ class Shipper:
                 item = queue.popleft()
             except IndexError:
                 return count
-            self._taken += 1
             try:
                 line = line_of(item)
             except TooLargeError:
@@ -210,7 +208,6 @@ class Shipper:
         yet, and the queue is drained after this.
         """
         for call in self._open_calls.unannounced():
-            self._taken += 1
             try:
                 self._sealer.add(self._encoder.begin_line(call))
             except Exception as exc:  # noqa: BLE001  # as for every event
@@ -225,7 +222,6 @@ class Shipper:
                 self._add_heartbeat()
 
     def _add_heartbeat(self) -> None:
-        self._taken += 1
         self._sealer.add(self._open_calls.heartbeat())
 
     # -- counters and memory ---------------------------------------------------------------------

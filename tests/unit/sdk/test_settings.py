@@ -76,6 +76,7 @@ def test_switched_off_in_any_spelling(on: str) -> None:
         ({}, {"CALLMETER_TAGS": "team"}, "key=value"),
         ({}, {"CALLMETER_CONFIG": "/nonexistent/callmeter.toml"}, "no such file"),
         ({}, {"CALLMETER_API_KEY_FILE": "/nonexistent/key"}, "CALLMETER_API_KEY_FILE cannot be"),
+        ({"spool_max_bytes": 5}, {}, "spool_max_bytes must be at least 1048576: 5"),
     ],
 )
 def test_bad_values_are_one_line(given: dict, environ: dict, message: str) -> None:
