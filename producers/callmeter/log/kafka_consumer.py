@@ -52,13 +52,15 @@ class _Held:
     epoch: int
     records: deque[LogRecord] = field(default_factory=deque)
     bytes: int = 0
-    next: int | None = None  # what the reader asks for next; None: it must seek first
+    next: int | None = None  # what the reader gets next; None: the client is not there yet
+    sought: int | None = None  # where the client is to be set, on its own thread
     reached: int = -1  # where the client stands, markers and aborted records passed
 
-    def clear(self, at: int | None) -> None:
+    def clear(self, at: int | None, sought: int | None = None) -> None:
         self.records.clear()
         self.bytes = 0
         self.next = at
+        self.sought = sought
         self.reached = -1
 
 
@@ -131,8 +133,11 @@ class KafkaGroupReader:
             if held is None:
                 return []
             if held.next != offset:
-                held.clear(offset)
-                self._loop.call_soon_threadsafe(self._seek, partition, offset)
+                # What a fetch that is under way brings is of the place before: nothing is taken
+                # until the client has been set.
+                if held.sought != offset:
+                    held.clear(None, sought=offset)
+                    self._loop.call_soon_threadsafe(self._seek, partition, offset)
                 return []
             taken: list[LogRecord] = []
             size = 0
@@ -274,7 +279,10 @@ class KafkaGroupReader:
             ]
         ready = [tp for tp in room if tp in assigned]
         if not ready:
-            asked = any(held.next is not None for held in list(self._held.values()))
+            with self._changed:
+                asked = any(
+                    held.next is not None or held.sought is not None for held in self._held.values()
+                )
             await asyncio.sleep(0.02 if asked else _IDLE_S)
             return
         batches = await self._client.getmany(*ready, timeout_ms=_POLL_MS)
@@ -306,14 +314,15 @@ class KafkaGroupReader:
         tp = TopicPartition(self._full, partition)
         with self._changed:
             held = self._held.get(partition)
-            if held is None or held.next != offset:
+            if held is None or held.sought != offset:
                 return  # another seek is on its way, or the partition is gone
-            held.clear(offset)
+            held.clear(None)
             try:
                 self._client.seek(tp, offset)
                 self._client.resume(tp)
             except IllegalStateError:  # a rebalance is on: the reader will ask again
-                held.clear(None)
+                return
+            held.clear(offset)
 
     async def _commit(self, offsets: dict[TopicPartition, int]) -> None:
         try:
