@@ -92,7 +92,10 @@ def test_closed_windows_are_the_same_in_live_and_in_clickhouse(
     def send(seq: int, starts_us: list[int]) -> None:
         tool = call_end(call_id=uuid7(), started_us=starts_us[0], operation="execute_tool")
         lines = [*(call(at_us) for at_us in starts_us), tool]
-        data = envelope(lines, source=name, seq=seq, sent_us=now_us, project=project)
+        accepted = (41, 67, 83)[seq]
+        data = envelope(
+            lines, source=name, seq=seq, sent_us=now_us, project=project, accepted=accepted
+        )
         with urllib.request.urlopen(f"{embedded.url}/v1/envelopes", data, timeout=60):
             pass
 

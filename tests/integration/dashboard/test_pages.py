@@ -241,7 +241,7 @@ def test_data_health_tells_lag_sources_and_what_verify_says(
 def test_budgets_stand_as_their_status_says(chromium: Browser, program: Pipeline) -> None:
     name = f"b-{LIVE}"
     ran = callmeter(
-        "budget", "set", name, "--limit", "7", "--scope", f"project={LIVE}", "--dir",
+        "budget", "set", name, "--limit", "7", "--no-open", "--scope", f"project={LIVE}", "--dir",
         program.directory, "--note", "for the page",
     )  # fmt: skip
     assert ran.code == 0, ran.err
