@@ -17,6 +17,7 @@ from callmeter_sinks.clickhouse.store import open_store
 from callmeter_sinks.ranges import RangeLimits
 from callmeter_sinks.sink import Sink
 from callmeter_sinks.source import SqliteSource
+from support.chaos import ChaosRun
 from support.metered import MeteredStream
 from support.stored import append, expected, sqlite_log, stored
 
@@ -65,7 +66,12 @@ class AwayStore(ChdbStore):
             raise UnreachableError("connection refused")
 
 
-def test_waits_for_a_store_that_is_away_with_bounded_memory(tmp_path: Path) -> None:
+@pytest.mark.chaos
+@pytest.mark.timeout(1200)
+def test_waits_for_a_store_that_is_away_with_bounded_memory(
+    tmp_path: Path, chaos: ChaosRun
+) -> None:
+    """Away for a second, in the long run for a minute, while more and more comes."""
     limits = RangeLimits(max_events=30, linger_s=0.0, max_bytes=20_000)
     store = AwayStore(tmp_path / "store")
     migrate(store)
@@ -78,13 +84,20 @@ def test_waits_for_a_store_that_is_away_with_bounded_memory(tmp_path: Path) -> N
             append(log, 0, streams[0].checkpoint())
             until(lambda: sink.stats.inserts > 0)
             store.away = True
-            for _ in range(10):
+            back_s = time.monotonic() + chaos.pick(short=1, long=60)
+            rounds = largest = buffered = 0
+            while rounds < 10 or time.monotonic() < back_s:
+                rounds += 1
                 for stream in streams:
-                    append(log, stream.partition, stream.checkpoint(envelopes=6, events=20))
+                    values = stream.checkpoint(envelopes=6, events=20)
+                    append(log, stream.partition, values)
+                    largest = max(largest, *map(len, values))
+                buffered = max(buffered, sink.stats.buffered_bytes)
+                time.sleep(0.05)
             until(lambda: sink.stats.waiting_for is not None)
             until(lambda: sink.stats.retries > 5)
-            largest = max(len(r.value or b"") for r in log.read("metered", 0, 0))
-            assert sink.stats.buffered_bytes <= 2 * (20_000 + largest)
+            chaos.count("checkpoints while the store was away", 2 * rounds)
+            assert max(buffered, sink.stats.buffered_bytes) <= 2 * (20_000 + largest)
             assert sink.stats.inserts < 20
             # At most twenty records of each are held; all others show as lag, though it waits.
             behind = sum(log.end_offset("metered", p) for p in range(2)) - 40
@@ -92,7 +105,8 @@ def test_waits_for_a_store_that_is_away_with_bounded_memory(tmp_path: Path) -> N
             until(lambda: sum(sink.stats.lag.values()) >= behind)
             store.away = False
             wanted = sum(s.truth.counts["events"] + s.truth.counts["refused"] for s in streams)
-            until(lambda: sink.stats.events == wanted)
+            # A minute's backlog in ranges of 30 events takes its time.
+            until(lambda: sink.stats.events == wanted, chaos.pick(short=90, long=900))
             assert sink.stats.waiting_for is None
         finally:
             store.away = False
@@ -104,10 +118,10 @@ def test_waits_for_a_store_that_is_away_with_bounded_memory(tmp_path: Path) -> N
     store.close()
 
 
-def until(condition: object) -> None:
+def until(condition: object, patience_s: float = 90) -> None:
     """Wait for something another thread brings about; a test that waits too long has failed."""
     assert callable(condition)
-    deadline_s = time.monotonic() + 90
+    deadline_s = time.monotonic() + patience_s
     while not condition():
         assert time.monotonic() < deadline_s, "it never came"
         time.sleep(0.02)
