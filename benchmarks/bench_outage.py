@@ -34,6 +34,7 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 import orjson
+from bench_saturated import call
 
 import callmeter
 from callmeter.schema.envelope import decode_header, split_lines
@@ -48,25 +49,6 @@ CAPS = {"memory": 4 * 2**20, "durable": 16 * 2**20}
 
 
 # -- the program ----------------------------------------------------------------------------------
-
-
-def call(number: int) -> None:
-    """A generation with 12 attributes."""
-    with callmeter.generation(
-        "answer",
-        model="gpt-4o-mini",
-        provider="openai",
-        temperature=0.7,
-        max_tokens=512,
-        user="user-1234",
-        session="session-9f8e7d6c",
-        route="/v1/answer",
-        tenant="acme",
-        region="eu-west-1",
-        number=number,
-    ) as one:
-        one.usage(input=1234, output=567)
-        one.set(finish_reason="stop", response_model="gpt-4o-mini-2024-07-18")
 
 
 def produce(url: str, mode: str, spool: str, rate: float) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from callmeter.cli import target
 from callmeter.cli.budgetlog import BudgetLog
 from callmeter.errors import CallmeterError
 from callmeter.money import format_usd
@@ -24,14 +25,9 @@ def begin(log: BudgetLog, budget: Budget, store_url: str | None, *, quiet: bool)
         again = f"`callmeter budget open {budget.id}` brings it in"
         _later(budget, f"{log.no_store}; {again}", quiet=quiet)
         return
-    from callmeter_sinks.clickhouse.store import open_store
-
     try:
-        store = open_store(url)
-        try:
+        with target.reading(None, url) as store:
             pico = log.open(store, budget, _PATIENCE_S)
-        finally:
-            store.close()
     except CallmeterError as exc:
         _later(budget, str(exc), quiet=quiet)
     else:

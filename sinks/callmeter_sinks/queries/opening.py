@@ -55,10 +55,9 @@ def is_stored(store: Store, origins: Origins) -> bool:
     newest, count = answer.rows[0]
     if not count or int(newest) < origins.below - 1:
         return False
-    of_log = where.rpartition(" AND ")[0]
     open_from = (
         "SELECT argMax(origin_first, (generation, owner, last, -toInt64(records))) "
-        f"FROM sink_intents WHERE topic = 'metered' AND {of_log}"
+        f"FROM sink_intents WHERE topic = 'metered' AND {_of_log(origins, binding)}"
     )
     where = f"{where} AND origin >= ({open_from})"
     ledger = f"FROM envelopes WHERE verdict = 'accepted' AND {where}"
@@ -128,10 +127,13 @@ def _where(budget: Budget, origins: Origins, since_us: int, binding: Binding) ->
 
 
 def _of(origins: Origins, binding: Binding) -> str:
+    return f"{_of_log(origins, binding)} AND origin < {binding.add(origins.below, 'Int64')}"
+
+
+def _of_log(origins: Origins, binding: Binding) -> str:
     return (
         f"log_id = toUUID({binding.add(origins.log_id, 'String')}) "
-        f"AND partition = {binding.add(origins.partition, 'UInt16')} "
-        f"AND origin < {binding.add(origins.below, 'Int64')}"
+        f"AND partition = {binding.add(origins.partition, 'UInt16')}"
     )
 
 
