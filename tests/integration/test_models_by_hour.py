@@ -11,10 +11,11 @@ import pytest
 from callmeter_sinks.checks import outcome
 from callmeter_sinks.clickhouse.chdb_store import ChdbStore
 from callmeter_sinks.clickhouse.migrate import migrate
-from callmeter_sinks.clickhouse.sql_files import Deployment, shipped
-from callmeter_sinks.clickhouse.store import PermanentStoreError, Store
+from callmeter_sinks.clickhouse.sql_files import shipped
+from callmeter_sinks.clickhouse.store import Store
 from callmeter_sinks.queries import Queries
 from callmeter_sinks.verify import verify
+from support.broken_migrations import broken_off
 from support.ledger import Book
 from support.stores import land
 
@@ -72,22 +73,7 @@ def test_an_older_store_keeps_its_hours_and_has_new_ones(
     migrate(store, files=shipped()[: THROUGH - 1])
     book = Book()
     write(store, book, OLD)
-    real = ChdbStore.command
-    statements = shipped()[THROUGH - 1].statements(Deployment())
-    for broken_at in range(1, len(statements) + 1):
-        ran = 0
-
-        def breaks(self: ChdbStore, sql: str, *rest: object, at: int = broken_at) -> None:
-            nonlocal ran
-            ran += sql in statements
-            real(self, sql, *rest)  # type: ignore[arg-type]
-            if sql in statements and ran == at:
-                raise PermanentStoreError(1, "in the middle")
-
-        with monkeypatch.context() as patched:
-            patched.setattr(ChdbStore, "command", breaks)
-            with pytest.raises(PermanentStoreError, match=f"statement {broken_at} of"):
-                migrate(store, files=shipped()[:THROUGH])
+    for _ in broken_off(store, THROUGH, monkeypatch):
         write(store, book, OLD)
     assert not migrate(store).pending
     begin = datetime(2026, 3, 3, tzinfo=UTC)

@@ -8,10 +8,10 @@ import pytest
 
 from callmeter_sinks.clickhouse.chdb_store import ChdbStore
 from callmeter_sinks.clickhouse.migrate import check_schema, migrate
-from callmeter_sinks.clickhouse.sql_files import Deployment, shipped
-from callmeter_sinks.clickhouse.store import PermanentStoreError
+from callmeter_sinks.clickhouse.sql_files import shipped
 from callmeter_sinks.queries import Queries
 from callmeter_sinks.verify import verify
+from support.broken_migrations import broken_off
 from support.ledger import Book
 from support.stores import land
 
@@ -32,22 +32,7 @@ def test_parts_of_before_and_of_meanwhile_have_them(
             land(store, book.take(), at=book.origin * 10)
 
         write()
-        real = ChdbStore.command
-        statements = set(shipped()[THROUGH - 1].statements(Deployment()))
-        for broken_at in range(1, len(statements) + 1):
-            ran = 0
-
-            def breaks(self: ChdbStore, sql: str, *rest: object, at: int = broken_at) -> None:
-                nonlocal ran
-                ran += sql in statements
-                real(self, sql, *rest)  # type: ignore[arg-type]
-                if sql in statements and ran == at:
-                    raise PermanentStoreError(1, "in the middle")
-
-            with monkeypatch.context() as patched:
-                patched.setattr(ChdbStore, "command", breaks)
-                with pytest.raises(PermanentStoreError, match=f"statement {broken_at} of"):
-                    migrate(store, files=shipped()[:THROUGH])
+        for broken_at in broken_off(store, THROUGH, monkeypatch):
             if broken_at % 3 == 0:  # sinks that were not stopped go on meanwhile
                 write()
         assert not migrate(store).pending
@@ -59,7 +44,7 @@ def test_parts_of_before_and_of_meanwhile_have_them(
             "AND database = currentDatabase() AND table = 'calls' GROUP BY name"
         ).rows
         assert {name for name, _ in parts} == {"by_user", "by_failure"}
-        written = len(statements) // 3 + 2
+        written = broken_at // 3 + 2
         named = store.query(
             "SELECT user, countMerge(`count()`) FROM "
             "mergeTreeProjection(currentDatabase(), calls, by_user) GROUP BY user ORDER BY user"

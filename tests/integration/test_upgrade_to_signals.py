@@ -11,9 +11,10 @@ from callmeter.errors import ConfigError
 from callmeter_sinks.audit import AuditReader
 from callmeter_sinks.clickhouse.chdb_store import ChdbStore
 from callmeter_sinks.clickhouse.migrate import check_schema, migrate
-from callmeter_sinks.clickhouse.sql_files import Deployment, shipped
-from callmeter_sinks.clickhouse.store import PermanentStoreError, Store
+from callmeter_sinks.clickhouse.sql_files import shipped
+from callmeter_sinks.clickhouse.store import Store
 from callmeter_sinks.verify import verify
+from support.broken_migrations import broken_off
 from support.ledger import Book, us
 from support.stores import land
 
@@ -70,32 +71,10 @@ def test_a_migration_that_breaks_off_may_be_run_again(
     """At every statement; entries that were brought along are not brought twice."""
     book = Book()
     write(store, book, "first")
-    real = ChdbStore.command
-    number = len(shipped()[3].statements(_plain()))
-    for broken_at in range(1, number + 1):
-        ran = 0
-
-        def breaks(self: ChdbStore, sql: str, *rest: object, at: int = broken_at) -> None:
-            nonlocal ran
-            one_of_it = sql.startswith(("CREATE", "INSERT INTO audit")) and (
-                "schema_migrations" not in sql
-            )
-            ran += one_of_it
-            real(self, sql, *rest)  # type: ignore[arg-type]
-            if one_of_it and ran == at:
-                raise PermanentStoreError(1, "in the middle")
-
-        with monkeypatch.context() as patched:
-            patched.setattr(ChdbStore, "command", breaks)
-            with pytest.raises(PermanentStoreError, match=f"statement {broken_at} of {number}"):
-                migrate(store, files=shipped()[:4])
+    for broken_at in broken_off(store, 4, monkeypatch):
         if broken_at % 5 == 0:  # sinks that were not stopped go on meanwhile
             write(store, book, f"meanwhile {broken_at}")
     assert not migrate(store).pending
-    expected = ["first", *(f"meanwhile {n}" for n in range(5, number + 1, 5))]
+    expected = ["first", *(f"meanwhile {n}" for n in range(5, broken_at + 1, 5))]
     assert actions(store) == sorted(expected)
     assert verify(store).equal
-
-
-def _plain() -> Deployment:
-    return Deployment()
