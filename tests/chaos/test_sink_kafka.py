@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.chaos, pytest.mark.timeout(3600)]
 
 PARTITIONS = 3
 #: Of injecting, in the long run; the short one takes a tenth of it.
-LONGEST_S = 1200.0
+LONGEST_S = 2400.0
 #: What the process said last, and the bounds of how long after it (milliseconds).
 AIMS = {
     "killed before the intent": ("I", 0, 2),
