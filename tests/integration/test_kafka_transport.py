@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import threading
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from callmeter.log.kafka_server import KafkaServer
 from callmeter.schema.envelope import decode_header, split_lines
 from callmeter.transports.factory import open_transport
 from callmeter.transports.options import TransportOptions
-from callmeter.transports.protocol import Outcome
+from callmeter.transports.protocol import Outcome, Sealed
 from support.kafka_events import EventsTopic
 from support.kafka_server import Broker, cannot_start, skip_or_fail
 from support.secure_kafka import PASSWORD, USER, SecureKafka
@@ -191,6 +193,24 @@ def test_a_record_too_large_for_the_topic_is_refused_and_its_neighbours_go(
         s.transport.close(5.0)
         assert {seq for seq, verdict in verdicts.items() if verdict is Outcome.REFUSED} == {3, 7}
         assert {seq for _, seq in arrived(topic)} == set(range(12)) - {3, 7}
+
+
+def test_envelopes_that_do_not_shrink_go_in_smaller_batches(
+    kafka: Broker, topic_prefix: str
+) -> None:
+    with EventsTopic(kafka.bootstrap, topic_prefix) as topic:
+        s = shipper(topic.url, compression="zstd")
+        source = uuid7()
+        # Base64 shrinks to three quarters: of two megabytes to more than the broker takes.
+        noise = [b64encode(os.urandom(180_000)) for _ in range(40)]
+        sent = [Sealed(source, seq, 1, one) for seq, one in enumerate(noise)]
+        s.offer(sent)
+        reports = s.wait(len(sent))
+        s.transport.close(5.0)
+        assert {report.outcome for report in reports} == {Outcome.DELIVERED}
+        assert [report.envelope.seq for report in reports] == list(range(40))
+        assert [report.offset for report in reports] == list(range(40))
+        assert list(topic.values()) == noise
 
 
 def test_the_host_s_log_stays_quiet_while_the_broker_is_away(

@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -29,8 +29,8 @@ from aiokafka.errors import (
 )
 
 from callmeter.errors import MissingExtraError
+from callmeter.log.kafka_batch import RecordBatch, batch_codec
 from callmeter.log.kafka_settings import KafkaSettings
-from callmeter.log.kafka_zstd import fast_zstd
 from callmeter.log.partitioner import partition_for
 from callmeter.schema.topics import EVENTS
 from callmeter.transports.in_flight import InFlight, Ticket
@@ -38,8 +38,12 @@ from callmeter.transports.options import TransportOptions
 from callmeter.transports.protocol import Outcome, Report, Sealed
 from callmeter.transports.quiet_kafka import hush_this_thread, last_complaint, unhush_this_thread
 
-#: Several envelopes a batch, and under the 1 MB that a broker takes by default.
+#: Envelopes of so many bytes go into one batch: under the 1 MB that a broker takes by default.
 BATCH_BYTES = 512 * 1024
+#: With compression, if what they become is not more than that.
+PACKED_BATCH_BYTES = 2 * 2**20
+#: A record's key, lengths and offsets, and the batch around it.
+_RECORD_ROOM = 1024
 #: Larger than any envelope; the broker has its own, usually lower, limit.
 MAX_REQUEST_BYTES = 4 * 2**20
 _MAX_IN_FLIGHT = 4096
@@ -85,7 +89,7 @@ class _Loop(asyncio.SelectorEventLoop):
 @dataclass(slots=True)
 class _Session:
     """One producer's life. ``broken`` is set to the error that ends it. ``alone`` says that every
-    envelope travels in a batch of its own.
+    envelope travels in a batch of its own. ``lanes`` holds what waits for its partition.
     """
 
     producer: Any  # aiokafka has no types
@@ -94,10 +98,19 @@ class _Session:
     loop: asyncio.AbstractEventLoop
     wake: asyncio.Event
     broken: asyncio.Future[None]
+    lanes: dict[int, deque[Ticket]] = field(default_factory=dict)
+    shipping: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    places: dict[str, int] = field(default_factory=dict)
 
-    def fail(self, error: str) -> None:
+    def partition_of(self, source: str) -> int:
+        found = self.places.get(source)
+        if found is None:
+            found = self.places[source] = partition_for(source.encode(), self.partitions)
+        return found
+
+    def fail(self, error: str | BaseException) -> None:
         if not self.broken.done():
-            self.broken.set_exception(SessionError(error))
+            self.broken.set_exception(SessionError(error) if isinstance(error, str) else error)
 
 
 class KafkaTransport:
@@ -109,9 +122,9 @@ class KafkaTransport:
         self._display = settings.display
         self._client_kwargs = settings.client_kwargs()
         self.topic = EVENTS.full(settings.prefix)
-        self._compression = _compression(options.compression)
+        self._codec = batch_codec(_compression(options.compression))
         self._timeout_s = options.timeout_s
-        self._batch_bytes = BATCH_BYTES
+        self._batch_bytes = BATCH_BYTES if self._codec[1] is None else PACKED_BATCH_BYTES
         self._in_flight = InFlight(options.max_in_flight_bytes, _MAX_IN_FLIGHT)
         self._queue: deque[Ticket] = deque()
         self._work = threading.Condition()
@@ -172,7 +185,6 @@ class KafkaTransport:
 
     def _run(self) -> None:
         hush_this_thread()
-        fast_zstd()
         try:
             while not self._done():
                 pause_s = self._down_until_s - time.monotonic()
@@ -213,9 +225,6 @@ class KafkaTransport:
             client_id="callmeter-sdk",
             acks="all",
             enable_idempotence=True,
-            compression_type=self._compression,
-            max_batch_size=self._batch_bytes,
-            max_request_size=MAX_REQUEST_BYTES,
             request_timeout_ms=max(int(self._timeout_s * 1000), 100),
             retry_backoff_ms=50,
         )
@@ -278,8 +287,7 @@ class KafkaTransport:
         return len(found)
 
     async def _feed(self, session: _Session) -> None:
-        """Hand the queue to the producer, in order, until closed and empty."""
-        loop = asyncio.get_running_loop()
+        """Hand the queue to the partitions' lanes, in order, until closed and empty."""
         while not self._done():
             await session.wake.wait()
             session.wake.clear()
@@ -287,65 +295,96 @@ class KafkaTransport:
                 ticket = self._queue.popleft()
                 envelope = self._in_flight.envelope(ticket)
                 if envelope is not None:  # else it was given back while it waited
-                    deadline = loop.call_later(self._timeout_s, self._overdue, ticket, session)
-                    await self._produce(session, ticket, envelope, deadline)
+                    partition = session.partition_of(envelope.source)
+                    session.lanes.setdefault(partition, deque()).append(ticket)
+            for partition in session.lanes.keys() - session.shipping.keys():
+                task = asyncio.create_task(self._ship(session, partition))
+                session.shipping[partition] = task
+                task.add_done_callback(partial(_ended, session))
 
-    async def _produce(
-        self, session: _Session, ticket: Ticket, envelope: Sealed, deadline: asyncio.TimerHandle
-    ) -> None:
-        key = envelope.source.encode()
-        partition = partition_for(key, session.partitions)
-        try:
-            sent = await session.producer.send(
-                self.topic, envelope.data, key=key, partition=partition
-            )
-        except _TOO_LARGE as exc:  # larger than any request; nothing was sent
+    async def _ship(self, session: _Session, partition: int) -> None:
+        """Empty one partition's lane: one batch at a time, so that what comes while one is under
+        way goes together.
+        """
+        lane = session.lanes[partition]
+        while lane and not session.broken.done():
+            group = self._group(lane)
+            if not group:
+                continue
+            records = [(one.source.encode(), one.data) for _, one in group]
+            batch = RecordBatch(self._codec, records, time.time_ns() // 1_000_000)
+            if batch.size() > BATCH_BYTES and len(group) > 1 and self._batch_bytes > BATCH_BYTES:
+                # These do not shrink as others do: in smaller batches from now on.
+                self._batch_bytes //= 2
+                lane.extendleft(ticket for ticket, _ in reversed(group))
+                continue
+            deadline = session.loop.call_later(self._timeout_s, self._overdue, session)
+            sent = await session.producer.send_batch(batch, self.topic, partition=partition)
+            await asyncio.wait({sent})
             deadline.cancel()
-            self._in_flight.settle(ticket, Outcome.REFUSED, error=_line(exc))
-            return
-        sent.add_done_callback(partial(self._acknowledged, session, ticket, deadline))
+            self._settle(session, [ticket for ticket, _ in group], sent)
+        del session.lanes[partition], session.shipping[partition]
 
-    def _acknowledged(
-        self,
-        session: _Session,
-        ticket: Ticket,
-        deadline: asyncio.TimerHandle,
-        sent: asyncio.Future[Any],
-    ) -> None:
-        deadline.cancel()
-        if sent.cancelled():
-            return
+    def _group(self, lane: deque[Ticket]) -> list[tuple[Ticket, Sealed]]:
+        """The next envelopes of a lane that fit into one batch; its first always does."""
+        group: list[tuple[Ticket, Sealed]] = []
+        size = 0
+        while lane:
+            ticket = lane[0]
+            envelope = self._in_flight.envelope(ticket)
+            if envelope is not None:
+                needs = len(envelope.data) + _RECORD_ROOM
+                if needs > MAX_REQUEST_BYTES:
+                    error = f"{len(envelope.data)} bytes are more than any request may have"
+                    self._in_flight.settle(ticket, Outcome.REFUSED, error=error)
+                elif group and size + needs > self._batch_bytes:
+                    break
+                else:
+                    group.append((ticket, envelope))
+                    size += needs
+            lane.popleft()
+        return group
+
+    def _settle(self, session: _Session, tickets: list[Ticket], sent: asyncio.Future[Any]) -> None:
+        """The broker's word on one batch."""
         exc = sent.exception()
         if exc is None:
             self._backoff_s = _FIRST_BACKOFF_S
             place = sent.result()
-            # -1: the broker knows the batch as already written and no longer where.
-            offset = place.offset if place.offset >= 0 else None
-            self._in_flight.settle(
-                ticket, Outcome.DELIVERED, partition=place.partition, offset=offset
-            )
+            for nth, ticket in enumerate(tickets):
+                # -1: the broker knows the batch as already written and no longer where.
+                offset = place.offset + nth if place.offset >= 0 else None
+                self._in_flight.settle(
+                    ticket, Outcome.DELIVERED, partition=place.partition, offset=offset
+                )
         else:
             if isinstance(exc, _TOO_LARGE):
-                self._too_large(session, ticket, exc)
+                self._too_large(session, tickets, exc)
             # After a batch that failed for good the producer's sequence numbers have a hole, and
             # every later one would be refused: begin anew.
             session.fail(f"{self._display}: {_line(exc)}")
         if self._closing:
             session.wake.set()
 
-    def _too_large(self, session: _Session, ticket: Ticket, exc: BaseException) -> None:
+    def _too_large(self, session: _Session, tickets: list[Ticket], exc: BaseException) -> None:
         """The broker refused a batch. Alone in it the envelope is to blame; else the batch was, and
         from the next session on every envelope travels in its own (a batch takes its first record
         whatever its size).
         """
         if session.alone:
-            self._in_flight.settle(ticket, Outcome.REFUSED, error=f"{self._display}: {_line(exc)}")
+            error = f"{self._display}: {_line(exc)}"
+            self._in_flight.settle(tickets[0], Outcome.REFUSED, error=error)
         else:
             self._batch_bytes = 1
 
-    def _overdue(self, ticket: Ticket, session: _Session) -> None:
-        if self._in_flight.envelope(ticket) is not None:
-            session.fail(f"{self._display}: no acknowledgement within {self._timeout_s:g} s")
+    def _overdue(self, session: _Session) -> None:
+        session.fail(f"{self._display}: no acknowledgement within {self._timeout_s:g} s")
+
+
+def _ended(session: _Session, task: asyncio.Task[None]) -> None:
+    """A lane's task: what it could not bear ends the session."""
+    if not task.cancelled() and (exc := task.exception()) is not None:
+        session.fail(exc)
 
 
 def _compression(choice: str) -> str | None:
