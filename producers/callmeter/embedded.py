@@ -203,6 +203,8 @@ class Embedded:
         self.stages = {"meter": meter.stats, "watch": watch.stats}
 
     def _start_collector(self) -> None:
+        from callmeter.collector.alert_sources import SqliteAlertRecords
+        from callmeter.collector.alerts import alert_routes
         from callmeter.collector.budget_sources import SqliteBudgets
         from callmeter.collector.budgets import budget_routes
         from callmeter.collector.config import CollectorConfig
@@ -221,6 +223,7 @@ class Embedded:
         keys = config.keys
         routes = [
             budget_routes(SqliteBudgets(self._log)),
+            alert_routes(SqliteAlertRecords(self._log)),
             *experiment_routes(Queries(self.store)),
             _dashboard(self.store, keys, self._log),
             *settings.routes(self),

@@ -233,7 +233,8 @@ def _spend(url: str, service: str, receiver: AlertReceiver, alerts: int) -> bool
     ("arguments", "code", "says"),
     [
         (("--dir", "."), 78, "nobody to notify"),
-        (("--dir", ".", "--kafka", "kafka://x", "--webhook", "http://x"), 64, "not both"),
+        (("--dir", ".", "--kafka", "kafka://x", "--webhook", "http://x"), 64, "give one of"),
+        (("--url", "http://x", "--kafka", "kafka://x", "--webhook", "http://x"), 64, "give one of"),
         (("--webhook", "http://x", "--kind", "x"), 78, "threshold"),
         (("--email", "a@b"), 64, "--smtp"),
         (("--webhook", "gopher://x"), 78, "http"),

@@ -23,6 +23,10 @@ COUNTERS = {
     "known_alerts": ("known", "Alerts seen again, and not sent again."),
     "old_alerts": ("old", "Alerts from before the first start, taken as known."),
     "unreadable_records": ("unreadable", "Records of the topic `alerts` that are no alert."),
+    "removed_records": (
+        "removed",
+        "Records, at most, that retention had removed from the log before they were read.",
+    ),
     "delivered": ("delivered", "Deliveries that a target took."),
     "failed_attempts": ("retried", "Attempts that failed and are made again."),
     "dead_letters": ("dead", "Deliveries given up, in the dead-letter file."),

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import msgspec
 from msgspec import Raw
@@ -35,13 +36,15 @@ class NotifyStats:
     """Plain counts since the start; read from any thread.
 
     ``taken``: alerts not known before; ``known``: seen again; ``old``: from before the first start;
-    ``unreadable``: records that are no alert.
+    ``unreadable``: records that are no alert; ``removed``: records, at most, that retention took
+    before they were read.
     """
 
     taken: int = 0
     known: int = 0
     old: int = 0
     unreadable: int = 0
+    removed: int = 0
     delivered: int = 0
     retried: int = 0
     dead: int = 0
@@ -91,12 +94,21 @@ class Notifier:
             for target in targets
         ]
 
-    def take(self, log_id: str, records: Iterable[LogRecord]) -> None:
-        """Take records of the topic ``alerts``; on return they are in the outbox."""
+    def take(
+        self,
+        log_id: str,
+        records: Iterable[LogRecord],
+        positions: Mapping[int, int] = MappingProxyType({}),
+        /,
+    ) -> None:
+        """Take records of the topic ``alerts``; on return they are in the outbox.
+
+        ``positions`` says where to go on where that is not behind the last record.
+        """
         found: list[Taken] = []
-        positions: dict[int, int] = {}
+        positions = dict(positions)
         for record in records:
-            positions[record.partition] = record.offset + 1
+            positions[record.partition] = max(record.offset + 1, positions.get(record.partition, 0))
             taken = self._chosen(record)
             if taken is not None:
                 found.append(taken)

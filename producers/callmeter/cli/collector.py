@@ -38,12 +38,15 @@ def command(
     \b
     Example: callmeter collector --kafka kafka://localhost:9092
     """
+    from callmeter.collector.alerts import alert_routes
     from callmeter.collector.app import run_collector
     from callmeter.collector.budget_sources import KafkaBudgets
     from callmeter.collector.budgets import budget_routes
     from callmeter.collector.experiments import experiment_routes
     from callmeter.log.kafka_appender import KafkaAppender
+    from callmeter.log.kafka_pieces import KafkaPieces
     from callmeter.log.kafka_settings import KafkaSettings
+    from callmeter.schema.topics import ALERTS
 
     config = serving.config(host, port, api_keys, read_keys)
 
@@ -54,7 +57,11 @@ def command(
     async def run() -> None:
         settings = KafkaSettings.from_url(kafka_url)
         appender = await KafkaAppender.start(settings)
-        routes = [budget_routes(KafkaBudgets(settings)), *experiment_routes(reader)]
+        routes = [
+            budget_routes(KafkaBudgets(settings)),
+            alert_routes(KafkaPieces(settings, ALERTS.name)),
+            *experiment_routes(reader),
+        ]
         await run_collector(appender, config, extra_routes=routes, on_started=started)
 
     with ExitStack() as stack:

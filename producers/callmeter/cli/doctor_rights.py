@@ -46,7 +46,9 @@ class Part:
 
 #: Every topic of the prefix must be seen by workers: they look whether all are there.
 PARTS: Mapping[str, Part] = {
-    "collector": Part({"events": _WRITE, "log": _READ, "budgets": _READ, "budget-status": _READ}),
+    "collector": Part(
+        {"events": _WRITE, **dict.fromkeys(("log", "budgets", "budget-status", "alerts"), _READ)}
+    ),
     "meter": Part(
         {
             "events": _READ, "meter-state": _BOTH, "metered": _WRITE, "spend": _WRITE,

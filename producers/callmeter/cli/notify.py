@@ -38,6 +38,10 @@ _UNREAD_S = 30.0
 @click.command(name="notify")
 @options.kafka
 @options.directory
+@click.option(
+    "--url", default=None, metavar="URL",
+    help="A collector: http[s]://host:4248, with a read key in CALLMETER_API_KEY(_FILE).",
+)  # fmt: skip
 @click.option("--webhook", "webhooks", multiple=True, metavar="URL", help="POST JSON. Repeatable.")
 @click.option(
     "--slack", "slacks", multiple=True, metavar="URL",
@@ -82,6 +86,7 @@ _UNREAD_S = 30.0
 def command(
     kafka_url: str | None,
     directory: Path | None,
+    url: str | None,
     webhooks: tuple[str, ...],
     slacks: tuple[str, ...],
     mails: tuple[str, ...],
@@ -108,10 +113,11 @@ def command(
     \b
     Examples: callmeter notify --webhook http://localhost:8080/alerts
               callmeter notify --kafka kafka://localhost:9092 --config notify.toml
+              callmeter notify --url https://collector:4248 --config notify.toml
               callmeter notify --config notify.toml --test
     """
-    if kafka_url is not None and directory is not None:
-        raise UsageError("give --dir or --kafka, not both")
+    if sum(place is not None for place in (kafka_url, directory, url)) > 1:
+        raise UsageError("give one of --dir, --kafka and --url")
     config = _config(config_file, webhooks, slacks, mails, smtp, sender, projects, kinds, link)
     if is_test:
         return _test(config, quiet=quiet)
@@ -119,7 +125,7 @@ def command(
     letters = dead_letters or home / DEAD_LETTERS
     if redeliver is not None:
         return _redeliver(config, redeliver, letters, quiet=quiet)
-    source = _source(kafka_url, directory)
+    source = _source(kafka_url, directory, url, config)
     return _run(
         config, source, home, letters, since, drain=drain, metrics_at=metrics_at, quiet=quiet
     )
@@ -183,9 +189,14 @@ def _secret(name: str) -> str | None:
     return secret_of(os.environ, variable, os.environ.get(variable, ""), path, "")
 
 
-def _source(kafka_url: str | None, directory: Path | None) -> AlertSource:
+def _source(
+    kafka_url: str | None, directory: Path | None, url: str | None, config: NotifyConfig
+) -> AlertSource:
+    from callmeter.cli.notify_collector import CollectorAlerts, projects_of
     from callmeter.cli.notify_sources import KafkaAlerts, SqliteAlerts
 
+    if url is not None:
+        return CollectorAlerts(url, projects_of([t.choice.projects for t in config.targets]))
     if kafka_url is not None:
         return KafkaAlerts(kafka_url)
     return SqliteAlerts(directory or Path(options.DEFAULT_DIR))
@@ -218,6 +229,7 @@ def _run(
         lock.acquire()
         stack.callback(lock.release)
         outbox = stack.enter_context(Outbox(home / "outbox.db", clock.now_us()))
+        begin_us = outbox.begun_us - round(since_s * 1e6)
         notifier = Notifier(
             outbox,
             config.targets,
@@ -226,7 +238,7 @@ def _run(
             clock,
             retry=config.retry,
             link=config.link,
-            begin_us=outbox.begun_us - round(since_s * 1e6),
+            begin_us=begin_us,
         )
         voice = _Voice(notifier, outbox, quiet=quiet)
         if metrics_at is not None:
@@ -238,8 +250,8 @@ def _run(
             outbox.positions,
             notifier.take,
             stopping,
-            trouble=voice.trouble,
-            check=voice.check,
+            voice,
+            begin_us=begin_us,
             drain=drain,
         )
         while drain and notifier.waiting and not stopping.wait(_DRAIN_LOOK_S):
@@ -273,6 +285,7 @@ class _Voice:
         self._said_s = time.monotonic()
         self._pruned = False
         self._in_trouble = False
+        self._troubled_s = -_SAY_S
 
     def serves(self, monitor: Monitor) -> None:
         self._say(f"metrics are served at {monitor.url}/metrics")
@@ -295,12 +308,23 @@ class _Voice:
             self._say(self._line())
 
     def trouble(self, exc: UnreachableError) -> None:
-        """Once for each outage; deliveries go on meanwhile."""
+        """Once for each outage, and once a minute; deliveries go on meanwhile."""
         if self._notifier.failed is not None:
             raise self._notifier.failed
-        if not self._in_trouble:
+        now_s = time.monotonic()
+        if not self._in_trouble and now_s - self._troubled_s >= _SAY_S:
+            self._troubled_s = now_s
             click.echo(f"{exc}; trying again", err=True)
         self._in_trouble = True
+
+    def lost(self, records: int) -> None:
+        """Said and counted: retention was faster than we."""
+        self._notifier.stats.removed += records
+        click.echo(
+            f"up to {records:,} alerts are past the log's retention and were not read; going on "
+            "with what is left",
+            err=True,
+        )
 
     def end(self) -> None:
         self._say(self._line())

@@ -17,15 +17,35 @@ from callmeter.schema.topics import ALERTS
 if TYPE_CHECKING:
     from callmeter.log.kafka_settings import KafkaSettings
 
-#: Takes the log's id and records; on return they are durable.
-Take = Callable[[str, Sequence[LogRecord]], None]
 #: The next offset of each partition, by the log's id.
 Positions = Callable[[str], Mapping[int, int]]
-#: The outside world fails for a while; see ``AlertSource.follow``.
-Trouble = Callable[[UnreachableError], None]
 
 _POLL_S = 0.25
 _AGAIN_S = 2.0
+
+
+class Take(Protocol):
+    """Takes the log's id, records and where to go on; on return all of it is durable."""
+
+    def __call__(
+        self, log_id: str, records: Sequence[LogRecord], positions: Mapping[int, int] = ..., /
+    ) -> None: ...
+
+
+class Voice(Protocol):
+    """Whom a source tells how it goes; every method may raise to end it."""
+
+    def check(self) -> None:
+        """Called now and then while all is well."""
+        ...
+
+    def trouble(self, exc: UnreachableError) -> None:
+        """The log is away; it is tried again."""
+        ...
+
+    def lost(self, records: int) -> None:
+        """Retention removed up to so many records before they were read here."""
+        ...
 
 
 class AlertSource(Protocol):
@@ -36,16 +56,17 @@ class AlertSource(Protocol):
         positions: Positions,
         take: Take,
         stopping: threading.Event,
+        voice: Voice,
         *,
-        trouble: Trouble,
-        check: Callable[[], None],
+        begin_us: int,
         drain: bool,
     ) -> None:
         """Hand on what there is and what comes, until ``stopping`` is set.
 
-        With ``drain`` it returns at the end as it was at the start. ``check`` is called now and
-        then and may raise. A log that cannot be reached is tried again, and ``trouble`` told; with
-        ``drain``, and where it cannot be reached at the start, ``UnreachableError`` is raised.
+        What the log had before ``begin_us`` may be left out where there is no position. With
+        ``drain`` it returns at the end as it was at the start. A log that cannot be reached is
+        tried again; with ``drain``, and where it cannot be reached at the start,
+        ``UnreachableError`` is raised.
         """
         ...
 
@@ -65,9 +86,9 @@ class SqliteAlerts:
         positions: Positions,
         take: Take,
         stopping: threading.Event,
+        voice: Voice,
         *,
-        trouble: Trouble,
-        check: Callable[[], None],
+        begin_us: int,
         drain: bool,
     ) -> None:
         from callmeter.log.sqlite_log import SqliteLog
@@ -81,7 +102,7 @@ class SqliteAlerts:
                 take(log.log_id, tail.poll())
                 if drain:
                     return
-                check()
+                voice.check()
                 stopping.wait(_POLL_S)
 
 
@@ -98,20 +119,19 @@ class KafkaAlerts:
         positions: Positions,
         take: Take,
         stopping: threading.Event,
+        voice: Voice,
         *,
-        trouble: Trouble,
-        check: Callable[[], None],
+        begin_us: int,
         drain: bool,
     ) -> None:
-        asyncio.run(self._follow(positions, take, stopping, trouble, check, drain=drain))
+        asyncio.run(self._follow(positions, take, stopping, voice, drain=drain))
 
     async def _follow(
         self,
         positions: Positions,
         take: Take,
         stopping: threading.Event,
-        trouble: Trouble,
-        check: Callable[[], None],
+        voice: Voice,
         *,
         drain: bool,
     ) -> None:
@@ -128,11 +148,14 @@ class KafkaAlerts:
                 except UnreachableError as exc:
                     if drain:
                         raise
-                    trouble(exc)
+                    voice.trouble(exc)
                     await asyncio.to_thread(stopping.wait, _AGAIN_S)
                     continue
+                if tail.removed:
+                    voice.lost(tail.removed)
+                    tail.removed = 0
                 take(log_id, records)
-                check()
+                voice.check()
                 if drain and tail.caught_up:
                     return
         finally:

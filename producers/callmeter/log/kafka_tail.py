@@ -23,6 +23,8 @@ class KafkaTail:
 
     ``poll`` connects when it has to. After ``UnreachableError`` it may be called again and goes on
     where it was. ``begin`` maps (topic, partition) to the offset to begin at; 0 where it says none.
+    ``removed`` counts offsets that retention had removed when it wanted to go on there; who tells
+    of them may set it back.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class KafkaTail:
             for (name, partition), offset in (begin or {}).items()
         }
         self._ends: dict[Any, int] = {}
+        self.removed = 0
 
     async def poll(self, wait_ms: int = _CONNECT_WAIT_MS) -> list[LogRecord]:
         """What has come since the last call; waits for the first record, at most ``wait_ms``."""
@@ -90,7 +93,9 @@ class KafkaTail:
             self._ends = {tp: int(n) for tp, n in (await consumer.end_offsets(found)).items()}
             begins = await consumer.beginning_offsets(found)
             for tp in found:
-                consumer.seek(tp, max(self._next.get(tp, 0), int(begins[tp])))
+                begin = int(begins[tp])
+                self.removed += max(0, begin - self._next.get(tp, begin))
+                consumer.seek(tp, max(self._next.get(tp, 0), begin))
         except BaseException:
             await consumer.stop()
             raise

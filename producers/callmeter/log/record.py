@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 
@@ -15,6 +15,13 @@ class LogRecord(NamedTuple):
     timestamp_us: int  # the log's own time of appending
     key: bytes | None
     value: bytes | None  # None is a tombstone (compacted topics)
+
+
+class Piece(NamedTuple):
+    """Records in the order of each partition, and where to go on, for every partition."""
+
+    records: Sequence[LogRecord]
+    next: Mapping[int, int]
 
 
 class NewRecord(NamedTuple):

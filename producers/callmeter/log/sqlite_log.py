@@ -204,6 +204,17 @@ class SqliteLog:
             ).fetchone()
         return self.end_offset(topic, partition) if row is None else row[0] & OFFSET_MASK
 
+    def offset_at(self, topic: str, partition: int, time_us: int) -> int:
+        """The first offset that the log had at that time or later; the end if there is none."""
+        end = self.end_offset(topic, partition)  # first: what comes meanwhile is later
+        base = self._stream(topic, partition) << OFFSET_BITS
+        with self._reader() as reader:
+            row = reader.execute(
+                "SELECT id FROM records WHERE id BETWEEN ? AND ? AND ts >= ? ORDER BY id LIMIT 1",
+                (base, base | OFFSET_MASK, time_us),
+            ).fetchone()
+        return end if row is None else row[0] & OFFSET_MASK
+
     def end_offset(self, topic: str, partition: int) -> int:
         """The offset the next record will get."""
         stream = self._stream(topic, partition)

@@ -64,12 +64,21 @@ class HttpConnection:
 
         Raises ``NoAnswerError``; sending the same envelopes again is safe whatever happened.
         """
+        return self._exchange("POST", path, body, headers)
+
+    def get(self, path: str, headers: Mapping[str, str]) -> Answer:
+        """One GET, as ``post``."""
+        return self._exchange("GET", path, None, headers)
+
+    def _exchange(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> Answer:
         if self._conn is not None and self._pid != os.getpid():
             self._conn = None  # the parent's socket: never write to it, never shut it down
         self._pid = os.getpid()
         reused = self._conn is not None
         try:
-            return self._post(path, body, headers)
+            return self._request(method, path, body, headers)
         except (ConnectionError, http.client.BadStatusLine) as exc:
             self.close()
             if not reused:
@@ -78,12 +87,14 @@ class HttpConnection:
             self.close()
             raise NoAnswerError(self._line(exc)) from exc
         try:
-            return self._post(path, body, headers)
+            return self._request(method, path, body, headers)
         except (OSError, http.client.HTTPException) as exc:
             self.close()
             raise NoAnswerError(self._line(exc)) from exc
 
-    def _post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+    def _request(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> Answer:
         conn = self._connect()
         sent = dict(headers)
         target = self._endpoint.base + path
@@ -95,7 +106,7 @@ class HttpConnection:
         # A server may answer (413, 401) and close before it has read the whole body: its answer is
         # worth more than the broken pipe. A connection dead from the start has no answer either.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            conn.request("POST", target, body=body, headers=sent)
+            conn.request(method, target, body=body, headers=sent)
         response = conn.getresponse()
         data = response.read(MAX_ANSWER_BYTES)
         if response.will_close or not response.isclosed():
