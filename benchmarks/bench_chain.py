@@ -83,8 +83,10 @@ class CountStep:
         if not self._records:
             return Checkpoint()
         value = b"%d" % self._records
+        counts = {("events", ""): self._records * EVENTS}
         self._records = 0
-        return Checkpoint({b"count": value}, [Output("metered", b"count", value, self._partition)])
+        output = Output("metered", b"count", value, self._partition)
+        return Checkpoint({b"count": value}, [output], counts)
 
 
 def make_factory(step: str) -> StepFactory:

@@ -30,93 +30,94 @@ _Key = tuple[int, str, str, str, str, str]
 _Scope = tuple[str, str, str]
 
 
-class Usages:
-    """The usages of a row's calls that name the same units in the same order.
+#: What stands for a duration that is not known among those that are.
+UNKNOWN = -1
+#: Of one call: its start, its latency, its time to the first token; then what it used.
+_TIMES = 3
+
+
+class Alike:
+    """The calls of a row that name the same units in the same order; None: no usage is known.
 
     ``quote`` is their price, if there is one that holds for all of the row's minute.
     """
 
-    __slots__ = ("counts", "quote", "units")
+    __slots__ = ("quote", "samples", "units")
 
-    def __init__(self, units: tuple[str, ...], quote: Quote | None) -> None:
+    def __init__(self, units: tuple[str, ...] | None, quote: Quote | None) -> None:
         self.units = units
         self.quote = quote
-        #: Of one call after the other, each in the order of ``units``.
-        self.counts: list[int] = []
+        #: Of one call after the other: ``_TIMES`` numbers, and its counts in the order of units.
+        self.samples: list[int] = []
 
 
 class Row(Struct, gc=False):
     """What one minute and combination of dimensions has gathered.
 
-    Durations and usages are kept as they came and summed up when the checkpoint is made:
-    appending costs a fraction of keeping sums, extremes and buckets up to date.
+    What calls say is kept as it came, in one list, and summed up when the checkpoint is made:
+    that costs a fraction of keeping sums, extremes and buckets up to date, and of touching the
+    memory they are in.
     """
 
     key: _Key
     is_model: bool
     watched: tuple[FineSums, ...] = ()
-    calls: int = 0
     retries: int = 0
-    first_us: int = 0
-    last_us: int = 0
     cost_pico: int = 0
     unpriced: int = 0
+    alike: dict[tuple[str, ...] | None, Alike] = {}
+    # What ``gather`` has made of the samples so far.
+    calls: int = 0
+    first_us: int = 0
+    last_us: int = 0
     usage_unknown: int = 0
     latencies_us: list[int] = []
     ttfts_us: list[int] = []
-    usages: dict[tuple[str, ...], Usages] = {}
+    usage: dict[str, int] = {}
 
-    def add(self, call: CallEnd, pricer: Pricer) -> None:  # noqa: C901, PLR0912
+    def add(self, call: CallEnd, pricer: Pricer) -> None:
         """Add one call, and have it priced if it is a model's; also where budgets ask for each.
 
         In one piece, since it runs for every call: two helpers less are 2 % of the meter.
         """
-        started_us = call.started_us
-        if not self.calls or started_us < self.first_us:
-            self.first_us = started_us
-        if started_us > self.last_us:  # noqa: PLR1730 (max() costs three times as much here)
-            self.last_us = started_us
-        self.calls += 1
         if call.attempts != 1:
             self.retries += call.attempts - 1
         usage = call.usage
-        quote: Quote | None = None
+        units: tuple[str, ...] | None = None
         counts: tuple[int, ...] = ()
-        if usage is UNSET:
-            self.usage_unknown += self.is_model
-        else:
+        if usage is not UNSET:
             units, counts = tuple(usage), tuple(usage.values())
-            same = self.usages.get(units)
-            if same is None:
-                same = self.usages[units] = Usages(units, self._quote(units, pricer))
-            same.counts += counts
-            quote = same.quote
+        alike = self.alike.get(units)
+        if alike is None:
+            alike = self.alike[units] = Alike(units, self._quote(units, pricer))
+        latency_us, ttft_us = call.latency_us, call.ttft_us
+        samples = alike.samples
+        samples += (
+            call.started_us,
+            UNKNOWN if latency_us is UNSET else latency_us,
+            UNKNOWN if ttft_us is UNSET else ttft_us,
+        )
+        samples += counts
         if self.is_model:
+            quote = alike.quote
+            pico: int | None = None
             if quote is not None and call.cost_pico is UNSET and not call.service_tier:
                 pico = quote.cost_of(*counts)
-                if pico is None:
-                    pico = settle(call, pricer)
-                else:
-                    call.cost_pico = str(pico)
-                    call.cost_source = quote.source
-                    call.price_version = quote.version
-            else:
+            if pico is None or quote is None:
                 pico = settle(call, pricer)
+            else:
+                call.cost_pico = str(pico)
+                call.cost_source = quote.source
+                call.price_version = quote.version
             if pico is not None:
                 self.cost_pico += pico
             elif usage is not UNSET:
                 self.unpriced += 1
             if self.watched:
                 _watch(self.watched, call, pico)
-        latency_us = call.latency_us
-        if latency_us is not UNSET:
-            self.latencies_us.append(latency_us)
-        ttft_us = call.ttft_us
-        if ttft_us is not UNSET:
-            self.ttfts_us.append(ttft_us)
 
-    def _quote(self, units: tuple[str, ...], pricer: Pricer) -> Quote | None:
-        if not self.is_model:
+    def _quote(self, units: tuple[str, ...] | None, pricer: Pricer) -> Quote | None:
+        if not self.is_model or units is None:
             return None
         start_us = self.key[0] * MINUTE_US
         quote = pricer.quote(self.key[1], self.key[2], start_us, units)
@@ -124,18 +125,29 @@ class Row(Struct, gc=False):
             return None
         return quote
 
-    def usage(self) -> dict[str, int]:
-        """The sums of all usages, by unit."""
-        sums: dict[str, int] = {}
-        for same in self.usages.values():
-            counts, each = same.counts, len(same.units)
-            same.counts = [sum(counts[at::each]) for at in range(each)]  # asked again, it is done
-            for unit, total in zip(same.units, same.counts, strict=True):
-                sums[unit] = sums.get(unit, 0) + total
-        return sums
+    def gather(self) -> None:
+        """Make sums of what was kept; asked again, what came since is added."""
+        for alike in self.alike.values():
+            samples, alike.samples = alike.samples, []
+            if not samples:
+                continue
+            units = alike.units or ()
+            each = _TIMES + len(units)
+            started_us = samples[::each]
+            first_us, last_us = min(started_us), max(started_us)
+            self.first_us = min(self.first_us, first_us) if self.calls else first_us
+            self.last_us = max(self.last_us, last_us)
+            self.calls += len(started_us)
+            if alike.units is None and self.is_model:
+                self.usage_unknown += len(started_us)
+            self.latencies_us += _known(samples[1::each])
+            self.ttfts_us += _known(samples[2::each])
+            for at, unit in enumerate(units, _TIMES):
+                self.usage[unit] = self.usage.get(unit, 0) + sum(samples[at::each])
 
     def delta(self, scope: _Scope) -> Delta:
         """The sums of what was gathered."""
+        self.gather()
         key = self.key
         calls = self.calls
         delta = Delta(
@@ -153,7 +165,7 @@ class Row(Struct, gc=False):
             failures=0 if key[5] == OK else calls,
             unpriced=self.unpriced,
             usage_unknown=self.usage_unknown,
-            usage=self.usage(),
+            usage=self.usage,
         )
         if calls:
             delta.first_us = self.first_us
@@ -171,6 +183,13 @@ class Row(Struct, gc=False):
             delta.ttft_count = len(self.ttfts_us)
             delta.ttft_hist = count_buckets(self.ttfts_us)
         return delta
+
+
+def _known(durations_us: list[int]) -> list[int]:
+    """Those of the durations that are known."""
+    if min(durations_us) != UNKNOWN:
+        return durations_us
+    return [duration_us for duration_us in durations_us if duration_us != UNKNOWN]
 
 
 def _watch(watched: tuple[FineSums, ...], call: CallEnd, pico: int | None) -> None:
@@ -242,8 +261,8 @@ class Fold:
         self._quote = self._pricer.quote
         for rows in self._scopes.values():
             for row in rows.values():
-                for same in row.usages.values():
-                    same.quote = None
+                for alike in row.alike.values():
+                    alike.quote = None
 
     def _row(self, scope: _Scope, key: _Key) -> Row:
         row = Row(key, key[3] in MODEL_OPERATIONS)
@@ -284,6 +303,7 @@ class Fold:
         usage: dict[str, int] = {}
         for rows in self._scopes.values():
             for key, row in rows.items():
+                row.gather()
                 calls = row.calls
                 if row.is_model:
                     total.calls += calls
@@ -294,7 +314,7 @@ class Fold:
                 total.unpriced += row.unpriced
                 total.usage_unknown += row.usage_unknown
                 cost_pico += row.cost_pico
-                for unit, count in row.usage().items():
+                for unit, count in row.usage.items():
                     usage[unit] = usage.get(unit, 0) + count
         if len(usage) > MAX_UNITS_PER_LINE:
             kept = dict(sorted(usage.items())[:MAX_UNITS_PER_LINE])

@@ -221,6 +221,7 @@ class PartitionMeter:
         counts["envelopes", "accepted"] = envelopes - duplicates - refused_envelopes
         counts["envelopes", "duplicate"] = duplicates
         counts["envelopes", "refused"] = refused_envelopes
+        counts["events", ""] = self._events + self._refused
         counts.update(self._sources.counted())
         return +counts
 

@@ -15,6 +15,7 @@ from callmeter.log.record import LogRecord
 from callmeter.schema.budgets import Budget
 
 #: What is counted, and which kind of it ("" where there is one): ("dead_letters", "bad_header").
+#: Every step counts ("events", ""), the event lines it has judged.
 Count = tuple[str, str]
 
 

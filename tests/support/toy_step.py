@@ -34,6 +34,7 @@ class ToyStep:
         self._changed: set[bytes] = set()
         self._forgotten: set[bytes] = set()
         self._delta = [0, 0, -1, -1]
+        self._events = 0
 
     def restore(self, rows: Mapping[bytes, bytes]) -> None:
         for key, value in rows.items():
@@ -49,6 +50,7 @@ class ToyStep:
         key = record.key or b""
         numbers = [int(line) for line in value.split(b"\n")[1:] if line]
         total = self.totals.setdefault(key, [0, 0])
+        self._events += len(numbers)
         total[0] += 1
         total[1] += sum(numbers)
         self._forgotten.discard(key)
@@ -77,8 +79,10 @@ class ToyStep:
             n, total, first, last = self._delta
             value = {"log": self.log_id, "n": n, "sum": total, "first": first, "last": last}
             outputs.append(Output("metered", b"delta", orjson.dumps(value), self.partition))
+        counts = {("events", ""): self._events}
         self._changed, self._forgotten, self._delta = set(), set(), [0, 0, -1, -1]
-        return Checkpoint(rows, outputs)
+        self._events = 0
+        return Checkpoint(rows, outputs, counts)
 
 
 def toy_records(

@@ -71,6 +71,7 @@ class ExactWorker:
         self._assigned: frozenset[int] = frozenset()
         self._locks = [asyncio.Lock() for _ in range(stage.partitions)]
         self._opening = asyncio.Semaphore(_OPENING)
+        self._turn = asyncio.Lock()
         self.app = make_app(
             stage.kafka,
             group=group,
@@ -201,7 +202,12 @@ class ExactWorker:
             if owned is None:
                 async with self._opening:
                     owned = await ExactPartition.open(
-                        self._stage, self._factory, partition, self._clock, self._stats
+                        self._stage,
+                        self._factory,
+                        partition,
+                        self._clock,
+                        self._stats,
+                        turn=self._turn,
                     )
             kept = False
             try:

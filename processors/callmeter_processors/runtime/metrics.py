@@ -28,7 +28,6 @@ PREFIX = "callmeter_worker"
 #: Plain counters: name without ``_total`` → (attribute of ``RuntimeStats``, what it says).
 _COUNTERS = {
     "records": ("records", "Records processed and checkpointed or about to be."),
-    "events": ("events", "Event lines in these records."),
     "record_bytes": ("bytes", "Bytes of these records, uncompressed."),
     "output_records": ("outputs", "Records written with checkpoints."),
     "written_rows": ("rows", "State rows written with checkpoints."),
@@ -40,6 +39,7 @@ _COUNTERS = {
 }
 #: What steps count: the first part of a ``Count`` → (name, label, what it says).
 _COUNTS = {
+    "events": ("events", "", "Event lines judged in these records."),
     "envelopes": ("envelopes", "verdict", "Envelopes judged."),
     "dead_letters": ("dead_letters", "reason", "Lines and envelopes refused."),
     "sequence": ("sequence_envelopes", "change", "Envelopes found missing, filled or given up."),

@@ -99,7 +99,6 @@ class PartitionFold:
         if record.value is not None:
             self._waiting_bytes += len(record.value)
             stats.bytes += len(record.value)
-            stats.events += max(0, record.value.count(b"\n") - 1)
         return True
 
     @property

@@ -61,9 +61,9 @@ class PartitionStats:
 class RuntimeStats:
     """Counters since the runtime was made; seconds are wall time.
 
-    ``events`` counts the lines behind each record's header line. ``skipped`` are records at or
-    below the position (delivered again), ``healed`` those read from the log because the consumer
-    had left them out, ``lost`` offsets that the log no longer holds and ``accept_loss`` let pass.
+    ``skipped`` are records at or below the position (delivered again), ``healed`` those read from
+    the log because the consumer had left them out, ``lost`` offsets that the log no longer holds
+    and ``accept_loss`` let pass.
     ``restarts`` counts partitions whose memory was dropped after a failed or fenced transaction;
     ``fenced`` and ``failed`` are those transactions, ``rest_s`` the newest rest after one.
     ``counts`` are what steps have counted and what is written: see ``Checkpoint``. ``assigned`` are
@@ -72,7 +72,6 @@ class RuntimeStats:
     """
 
     records: int = 0
-    events: int = 0
     bytes: int = 0
     skipped: int = 0
     healed: int = 0
@@ -95,6 +94,11 @@ class RuntimeStats:
     size: Distribution = field(default_factory=lambda: Distribution(BYTES))
     assigned: frozenset[int] | None = None
     beat_s: float | None = None
+
+    @property
+    def events(self) -> int:
+        """Event lines that the steps have judged."""
+        return self.counts["events", ""]
 
     @property
     def lag(self) -> int:

@@ -121,6 +121,7 @@ class PartitionWatch:
     def process(self, record: LogRecord) -> None:
         """Add one record of ``spend``. ``NewerSchemaError`` for one of a newer format."""
         header, lines = read_spend(record.value or b"")
+        self._counts["events", ""] += len(lines)
         if header.v > SPEND_VERSION:
             raise NewerSchemaError(
                 f"a spend record has format {header.v}, this callmeter reads up to {SPEND_VERSION}:"
