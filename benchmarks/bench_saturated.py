@@ -8,8 +8,9 @@ Each process meters as fast as it can without outrunning its own memory: it wait
 three quarters of it are used. Afterwards all records are read back: every event must be there,
 once.
 CPU is that of the producing processes with everything in them, callers' time included. Every call
-is timed, which adds some 0.1 s to the CPU of a million. What may stall a caller is shown beside it:
-the garbage collector's pauses on its thread, and how often it was made to give up its core.
+is timed, which adds some 0.1 s to the CPU of a million; the shipper's and the transport's threads
+are shown apart. What may stall a caller is shown beside it: the garbage collector's pauses on its
+thread, and how often it was made to give up its core.
 """
 
 from __future__ import annotations
@@ -98,6 +99,16 @@ class Pauses:
             self.most_ns = max(self.most_ns, took)
 
 
+def thread_cpu_s() -> dict[str, float]:
+    """CPU of the SDK's own threads, by name."""
+    clocks = {t.name: time.pthread_getcpuclockid(t.ident or 0) for t in threading.enumerate()}
+    return {
+        name: time.clock_gettime(clock)
+        for name, clock in clocks.items()
+        if name.startswith("callmeter")
+    }
+
+
 def produce(url: str, kind: str, events: int, cap: int, spool: str | None) -> dict[str, Any]:
     """One process's share; runs in a process of its own."""
     settings = callmeter.Settings(
@@ -112,6 +123,7 @@ def produce(url: str, kind: str, events: int, cap: int, spool: str | None) -> di
     times, most_bytes = array("q"), 0
     pauses, switches = Pauses(), resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
     rss_before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = thread_cpu_s()
     cpu, own, begun = time.process_time(), time.thread_time(), now()
     for first in range(0, events, LOOK_EVERY):
         while (held := client.stats().bytes) > cap * 0.75:
@@ -124,13 +136,17 @@ def produce(url: str, kind: str, events: int, cap: int, spool: str | None) -> di
             times.append(now() - at)
     result = client.flush(120.0)
     took_s, cpu_s = (now() - begun) / 1e9, time.process_time() - cpu
+    own_s = time.thread_time() - own
+    threads = {name: used - before.get(name, 0.0) for name, used in thread_cpu_s().items()}
     return {
         "warm": warm,
         "delivered": result.delivered - warm,
         "dropped": dict(result.dropped),
         "took_s": took_s,
         "cpu_s": cpu_s,
-        "caller_cpu_s": time.thread_time() - own,
+        "caller_cpu_s": own_s,
+        "shipper_cpu_s": threads.pop("callmeter", 0.0),
+        "transport_cpu_s": sum(threads.values()),
         "queue_mib": most_bytes / 2**20,
         "rss_growth_mib": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - rss_before) / 1024,
         "gc_pauses": pauses.count,
@@ -217,7 +233,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "lost": events + warm - found,
         "twice": twice,
         "cpu_s_per_million": sum(s["cpu_s"] for s in shares) / events * 1e6,
-        "caller_cpu_s_per_million": sum(s["caller_cpu_s"] for s in shares) / events * 1e6,
+        **{
+            f"{whose}_cpu_s_per_million": sum(s[f"{whose}_cpu_s"] for s in shares) / events * 1e6
+            for whose in ("caller", "shipper", "transport")
+        },
         "queue_mib": max(s["queue_mib"] for s in shares),
         "rss_growth_mib": max(s["rss_growth_mib"] for s in shares),
         **{f"call_p{name}_us": times[int(len(times) * share)] / 1000 for name, share in SHARES},

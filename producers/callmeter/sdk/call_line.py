@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from callmeter.sdk.callids import halves_of, span_of
+from callmeter.sdk.callids import VARIANT, span_of
 from callmeter.sdk.event_fields import (
     HOMES,
     MAX_DIM_CHARS,
@@ -33,59 +33,62 @@ if TYPE_CHECKING:
 
 #: Combinations of names, and of labels, that are remembered; then begun anew.
 MAX_PLANS = 512
+#: Combinations of texts that are remembered for one combination of names. One more, and the text
+#: that varies most among them is encoded each time from then on.
+MAX_SHAPES = 256
+#: Of all combinations of names together, about a kilobyte each; then all are begun anew.
+MAX_ALL_SHAPES = 4096
 #: Texts that are remembered as JSON, and the longest of them.
 MAX_TEXTS = 4096
 MAX_TEXT_CHARS = 64
-#: A text that was not known so often is encoded each time from then on: it is another every time.
-MAX_MISSES = 64
 #: Of what is seldom given, this leaves no trace in ``call_end``.
 _SILENT = frozenset({"frame", "estimate_pico", "counted"})
 #: Fields whose place in the event is not among the others.
 _ELSEWHERE = frozenset({"name", "phase", "program", "status"})
+_HEX = [f"{number:03x}" for number in range(4096)]
+_DECIMAL = [f"{number:03d}" for number in range(1000)]
 
 _Values = tuple[Any, ...]
 _Pick = Callable[[_Values], _Values]
 #: What a value is: an attribute, a field that is text, or a number from lowest to highest.
 _Kind = str | None | tuple[int, int]
 _ATTRIBUTE = "attribute"
-
-
-_NOTHING: dict[str, Any] = {}
+#: The operation, and the JSON around the values that are not in the shape.
+_Shape = tuple[str, list[str]]
 
 
 class _Plan:
     """How the values of one combination of names become a line."""
 
-    __slots__ = ("constants", "misses", "operation", "pick", "spare", "varied", "wanted")
+    __slots__ = ("constants", "operation", "pick", "shapes", "varied", "wanted")
 
     def __init__(
-        self, constants: list[str], wanted: list[tuple[int, _Kind]], operation: int, spare: int
+        self, constants: list[str], wanted: list[tuple[int, _Kind]], operation: int
     ) -> None:
-        #: The JSON between the values; every second place is a value's.
+        #: The JSON around the values: one more than they are.
         self.constants = constants
         #: What is shown, in the order of the wire: where it is among the values, and its kind.
         self.wanted = wanted
         #: Where the operation is among the values.
         self.operation = operation
-        #: Where a text is among the values that stands in for those that vary.
-        self.spare = spare
-        #: What is not looked up: place among ``constants``, among the values, kind.
+        #: What is made of each combination of texts.
+        self.shapes: dict[_Values, _Shape] = {}
+        #: What is in no shape: place among a shape's pieces, among the values, kind. Numbers, for
+        #: 1 and True and 1.0 are one key; and texts that are another every time.
         self.varied: list[tuple[int, int, _Kind]] = []
-        #: A number is never looked up: a text in its place must not pass.
-        self.misses = [MAX_MISSES + 1 if isinstance(kind, tuple) else 0 for _, kind in wanted]
         self.pick: _Pick
-        self.settle()
+        self.vary({at for at, (_, kind) in enumerate(wanted) if isinstance(kind, tuple)})
 
-    def settle(self) -> None:
-        """Decide anew what is looked up."""
-        varies = [misses > MAX_MISSES for misses in self.misses]
-        self.varied = [(2 * at + 1, *self.wanted[at]) for at, each in enumerate(varies) if each]
-        places = [
-            self.spare if each else place
-            for each, (place, _) in zip(varies, self.wanted, strict=True)
-        ]
-        # itemgetter reads a tuple only if it is given two places or more
-        self.pick = itemgetter(*places) if len(places) > 1 else _few(places)
+    def vary(self, which: set[int]) -> None:
+        """Besides what varies already, so do these of ``wanted``; the shapes begin anew."""
+        known = {place for _, place, _ in self.varied}
+        known |= {self.wanted[at][0] for at in which}
+        varied = [one for one in self.wanted if one[0] in known]
+        self.varied = [(2 * nth + 1, *one) for nth, one in enumerate(varied)]
+        places = [place for place, _ in self.wanted if place not in known]
+        # itemgetter makes a tuple only if it is given two places or more.
+        self.pick = itemgetter(self.operation, self.operation, *places)
+        self.shapes = {}
 
 
 class CallLines:
@@ -96,72 +99,117 @@ class CallLines:
         self._redact = redact
         self._plans: dict[tuple[str | None, ...], _Plan | None] = {}
         self._labels: dict[Labels, str] = {}
+        self._names: dict[str, str] = {}
         self._texts: dict[str, str] = {}
+        self._shapes = 0
         self._floats: dict[float, str] = {}
+        #: The millisecond of the last call's begin, in ns, µs, decimal and hex digits.
+        self._ms_ns = self._ms_us = -(2**63)
+        self._ms_text = self._ms_digits = self._ms_dashed = ""
 
     def line(self, call: Ended) -> bytes | None:
         """The ``call_end`` of a call that has ended; None if it is not an ordinary one."""
-        extra = call.extra
+        extra, later = call.extra, call.later
         if extra is not None and not _SILENT.issuperset(extra):
             return None
-        fields, later = call.fields, call.later or _NOTHING
+        fields = call.fields
         # The text between the two is the operation where none is given.
-        names: tuple[str | None, ...] = (*fields, None, *later)
-        values = (*fields.values(), "chat", *later.values())
-        try:
-            plan = self._plans[names]
-        except KeyError:
-            plan = self._learn(names)
-        if plan is None:
-            return None
+        names: tuple[str | None, ...]
+        if later is None:
+            names = (*fields, None)
+            values = (*fields.values(), "chat")
+        else:
+            names = (*fields, None, *later)
+            values = (*fields.values(), "chat", *later.values())
         try:
             try:
-                return self._joined(call, plan, values)
+                plan = self._plans[names]
             except KeyError:
-                self._meet(call, plan, values)
-                return self._joined(call, plan, values)
-        except (KeyError, TypeError):  # a value, or a text, that needs another look
+                plan = self._learn(names)
+            if plan is None:
+                return None
+            try:
+                shape = plan.shapes[plan.pick(values)]
+            except KeyError:
+                shape = self._meet(plan, values)
+            return self._joined(call, plan, shape, values)
+        except TypeError:  # a value, or a text, that needs another look
             return None
 
-    def _joined(self, call: Ended, plan: _Plan, values: _Values) -> bytes:
-        """``TypeError`` if something is not as usual, ``KeyError`` for a text not known yet."""
-        known = self._texts
-        parts = plan.constants.copy()
-        parts[1::2] = map(known.__getitem__, plan.pick(values))
+    def _joined(  # noqa: PLR0912  # a function for each branch would cost as much as the branch
+        self, call: Ended, plan: _Plan, shape: _Shape, values: _Values
+    ) -> bytes:
+        """``TypeError`` if something is not as usual."""
+        operation, parts = shape
+        parts = parts.copy()
         for at, place, kind in plan.varied:
-            parts[at] = self._text(values[place], kind)
-        operation, name = values[plan.operation], call.name
-        if not operation:
-            raise TypeError("an empty operation")
-        around = f',"name":{known[name]}' if name else ""
+            value = values[place]
+            cls = type(value)
+            if kind is not _ATTRIBUTE:
+                parts[at] = self._field(value, kind)
+            elif cls is str:
+                parts[at] = self._texts.get(value) or _json(value)
+            elif cls is int:
+                parts[at] = f'"{value}"'
+            elif cls is float:
+                parts[at] = self._floats.get(value) or self._float(value)
+            else:
+                _need(cls is bool)
+                parts[at] = '"true"' if value else '"false"'
         units = call.units
-        if units is not None:
-            parts.append(_usage_json(units))
+        if units is None:
+            parts.append("}")
+        elif type(units) is tuple:
+            given, made, more = units
+            if (
+                type(given) is int is type(made)
+                and more is None
+                and 0 <= given <= MAX_UNITS
+                and 0 <= made <= MAX_UNITS
+            ):
+                parts.append(f',"usage":{{"input":{given},"output":{made}}}}}')
+            else:
+                parts.append(f',"usage":{_json(usage_of(units))}}}')
+        else:
+            parts.append(f',"usage":{_json(usage_of(units))}}}')
 
         wall_ns, mono_ns = call.anchor
         began_ns, root, labels = call.start_ns, call.root, call.labels
-        started_ns = wall_ns + began_ns - mono_ns
-        started_us = started_ns // 1000
+        rest_ns = wall_ns - mono_ns + began_ns - self._ms_ns
+        if not 0 <= rest_ns < 1_000_000:
+            rest_ns = self._next_ms(rest_ns + self._ms_ns)
+        # A UUIDv7 as in callids.halves_of, from digits that are known.
+        fraction = _HEX[rest_ns * 4096 // 1_000_000]
+        low = (VARIANT | call.span).to_bytes(8, "big").hex()
+        rest_us = rest_ns // 1000
         latency_us = (call.end_ns - began_ns) // 1000
-        first, second = halves_of(started_ns, call.span)
+        name = call.name
+        named = (self._names.get(name) or self._name(name)) if name else ""
         if root is None:
-            parent, trace = "", first + second
+            trace = f"{self._ms_digits}{fraction}{low}"
         else:
-            parent, trace = _above(call), root.trace_id
+            # Who is above comes right after the operation.
+            trace, operation = root.trace_id, f"{operation}{_above(call)}"
         parts[0] = (
-            f'{{"kind":"call_end","ts_us":{started_us + latency_us},"call_id":"'
-            f"{first[:8]}-{first[8:12]}-{first[12:]}-{second[:4]}-{second[4:]}"
-            f'","trace_id":"{trace}","started_us":{started_us},"operation":'
-            f"{known[operation]}{parent}{around}"
-            f"{self._labels.get(labels) or self._around(labels)}"
-            f'{min(latency_us, MAX_DURATION_US)},"status":"ok"'
-            f"{parts[0]}"
+            f'{{"kind":"call_end","ts_us":{self._ms_us + rest_us + latency_us},"call_id":"'
+            f"{self._ms_dashed}{fraction}-{low[:4]}-{low[4:]}"
+            f'","trace_id":"{trace}","started_us":{self._ms_text}{_DECIMAL[rest_us]}'
+            f"{operation}{named}{self._labels.get(labels) or self._around(labels)}"
+            f"{latency_us}{parts[0]}"
         )
-        parts.append("}")
         line = "".join(parts).encode()
-        if len(line) > MAX_LINE_BYTES:
+        if len(line) > MAX_LINE_BYTES or latency_us > MAX_DURATION_US:
             raise TypeError("too large as it is")
         return line
+
+    def _next_ms(self, started_ns: int) -> int:
+        """Another millisecond begins: its digits. Returns how far into it the call began."""
+        ms, rest_ns = divmod(started_ns, 1_000_000)
+        _need(0 < ms < 2**48)
+        self._ms_ns, self._ms_us, self._ms_text = started_ns - rest_ns, ms * 1000, str(ms)
+        digits = f"{ms:012x}"
+        self._ms_digits, self._ms_dashed = f"{digits}7", f"{digits[:8]}-{digits[8:]}-7"
+        return rest_ns
 
     def _learn(self, names: tuple[str | None, ...]) -> _Plan | None:
         if len(self._plans) >= MAX_PLANS:
@@ -183,11 +231,11 @@ class CallLines:
                 return None
             if name != "operation":
                 (dims if name in HOMES else attributes).append(name)
-        constants = [""]
+        constants = [',"status":"ok"']
         shown: list[str] = []
         for name in dims:
             constants[-1] += f",{_json(name)}:"
-            constants += ["", ""]
+            constants.append("")
             shown.append(name)
         for nth, name in enumerate(attributes):
             constants[-1] += "," if nth else ',"attributes":{'
@@ -195,33 +243,61 @@ class CallLines:
             if name.lower() in self._redact:
                 constants[-1] += _json(REDACTED)
             else:
-                constants += ["", ""]
+                constants.append("")
                 shown.append(name)
         if attributes:
             constants[-1] += "}"
-        spare = names.index(None)
         wanted = [(places[n], NUMBER_FIELDS.get(n) if n in HOMES else _ATTRIBUTE) for n in shown]
-        return _Plan(constants, wanted, places.get("operation", spare), spare)
+        return _Plan(constants, wanted, places.get("operation", names.index(None)))
 
-    def _meet(self, call: Ended, plan: _Plan, values: _Values) -> None:
-        """Remember the texts of a call that are new. ``TypeError`` if it is not an ordinary one."""
+    def _meet(self, plan: _Plan, values: _Values) -> _Shape:
+        """A combination of texts that is new. ``TypeError`` if it is not an ordinary one."""
+        odd = set()
         for at, (place, _) in enumerate(plan.wanted):
             value = values[place]
             if type(value) is not str or len(value) > MAX_TEXT_CHARS:
-                plan.misses[at] = MAX_MISSES + 1
-            elif value not in self._texts:
-                plan.misses[at] += 1
-                self._remember(value)
-        plan.settle()
-        for text in (values[plan.operation], values[plan.spare], call.name):
-            if text:
-                _need(type(text) is str and 0 < len(text) <= MAX_DIM_CHARS)
-                self._remember(text)
+                odd.add(at)
+        varied = {place for _, place, _ in plan.varied}
+        if len(plan.shapes) >= MAX_SHAPES:
+            seen = [set(column) for column in zip(*plan.shapes, strict=True)]
+            still = [at for at, (place, _) in enumerate(plan.wanted) if place not in varied]
+            # Where the operation varies most, the shapes are only begun anew.
+            odd |= {at for at, texts in zip(still, seen[2:], strict=True)
+                    if len(texts) == max(map(len, seen))}  # fmt: skip
+            plan.shapes.clear()
+        if not odd <= {at for at, (place, _) in enumerate(plan.wanted) if place in varied}:
+            plan.vary(odd)
+            varied = {place for _, place, _ in plan.varied}
+        operation = values[plan.operation]
+        _need(type(operation) is str and 0 < len(operation) <= MAX_DIM_CHARS)
+        parts = [""]
+        for constant, one in zip(plan.constants, (*plan.wanted, None), strict=True):
+            parts[-1] += constant
+            if one is not None and one[0] in varied:
+                parts += ["", ""]
+            elif one is not None:
+                parts[-1] += self._known(values[one[0]])
+        if self._shapes >= MAX_ALL_SHAPES:
+            self._plans.clear()  # this one makes the line under way, and is learnt anew
+            self._shapes = 0
+        self._shapes += 1
+        shape = plan.shapes[plan.pick(values)] = f',"operation":{self._known(operation)}', parts
+        return shape
 
-    def _remember(self, text: str) -> None:
-        if len(self._texts) >= MAX_TEXTS:
-            self._texts.clear()
-        self._texts[text] = _json(text)
+    def _name(self, name: str) -> str:
+        _need(type(name) is str and len(name) <= MAX_DIM_CHARS)
+        if len(self._names) >= MAX_TEXTS:
+            self._names.clear()
+        found = self._names[name] = f',"name":{_json(name)}'
+        return found
+
+    def _known(self, text: str) -> str:
+        found = self._texts.get(text)
+        if found is None:
+            if len(self._texts) >= MAX_TEXTS:
+                self._texts.clear()
+            found = self._texts[text] = _json(text)
+        return found
 
     def _around(self, labels: Labels) -> str:
         """The JSON of what surrounds many calls (phase, program and tags), up to the latency."""
@@ -241,22 +317,16 @@ class CallLines:
         self._labels[labels] = found
         return found
 
-    def _text(self, value: Any, kind: _Kind) -> str:
-        """A value that is not known as JSON; ``TypeError`` for one that needs another look."""
-        made = type(value)
+    def _field(self, value: Any, kind: _Kind) -> str:
+        """A field that is not in the shape; ``TypeError`` for one that needs another look."""
         if isinstance(kind, tuple):
-            _need(made is int and kind[0] <= value <= kind[1])
+            _need(type(value) is int and kind[0] <= value <= kind[1])
             return str(value)
-        if made is str:
-            _need(kind is _ATTRIBUTE or len(value) <= MAX_DIM_CHARS)
+        if type(value) is str:
+            _need(len(value) <= MAX_DIM_CHARS)
             return self._texts.get(value) or _json(value)
-        if made is int:
-            return f'"{value}"'
-        _need(kind is _ATTRIBUTE)
-        if made is float:
-            return self._floats.get(value) or self._float(value)
-        _need(made is bool)
-        return '"true"' if value else '"false"'
+        _need(type(value) is int)
+        return f'"{value}"'
 
     def _float(self, value: float) -> str:
         found = f'"{value!r}"'
@@ -279,23 +349,6 @@ def _above(call: Ended) -> str:
 def _need(ordinary: bool) -> None:
     if not ordinary:
         raise TypeError("not an ordinary call")
-
-
-def _usage_json(units: Any) -> str:
-    if type(units) is tuple:
-        first, second, more = units
-        if (
-            type(first) is int is type(second)
-            and not more
-            and 0 <= first <= MAX_UNITS
-            and 0 <= second <= MAX_UNITS
-        ):
-            return f',"usage":{{"input":{first},"output":{second}}}'
-    return f',"usage":{_json(usage_of(units))}'
-
-
-def _few(places: list[int]) -> _Pick:
-    return lambda values: tuple(values[place] for place in places)
 
 
 def _json(value: Any) -> str:

@@ -7,7 +7,7 @@ with a call is called by the same 32 digits.
 
 from __future__ import annotations
 
-_VARIANT = 1 << 63
+VARIANT = 1 << 63
 _VERSION = 7 << 12
 
 
@@ -22,12 +22,12 @@ def halves_of(started_ns: int, span: int) -> tuple[str, str]:
     ms, rest = divmod(started_ns, 1_000_000)
     high = ms << 16 | _VERSION | rest * 4096 // 1_000_000
     # bytes.hex() is a third of a format specification's time.
-    return high.to_bytes(8, "big").hex(), (_VARIANT | span).to_bytes(8, "big").hex()
+    return high.to_bytes(8, "big").hex(), (VARIANT | span).to_bytes(8, "big").hex()
 
 
 def span_of(span: int) -> str:
     """16 hex digits: the call's span id."""
-    return (_VARIANT | span).to_bytes(8, "big").hex()
+    return (VARIANT | span).to_bytes(8, "big").hex()
 
 
 def uuid_of(digits: str) -> str:

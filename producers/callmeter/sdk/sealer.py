@@ -69,14 +69,15 @@ class Sealer:
 
     def add(self, line: bytes) -> None:
         """Take a line; a full envelope is sealed."""
-        size = len(line) + 1
-        if self.bytes + size > _MAX_LINES_BYTES:
+        size = self.bytes + len(line) + 1
+        if size > _MAX_LINES_BYTES:
             self.seal()
+            size = len(line) + 1
         lines = self._lines
         if not lines:
             self._since_s = self._clock.monotonic_s()
         lines.append(line)
-        self.bytes += size
+        self.bytes = size
         if len(lines) >= self._max_events:
             self.seal()
 

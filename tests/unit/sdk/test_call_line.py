@@ -125,7 +125,7 @@ def test_a_failed_call_and_recorded_text_are_left_to_the_encoder(client):
 def test_what_varies_is_no_longer_remembered(client):
     encoder = Encoder(callmeter.Settings(url="noop:"))
     known = encoder._call_lines._texts
-    for number in range(call_line.MAX_MISSES + 50):
+    for number in range(call_line.MAX_SHAPES + 50):
         fast, slow = lines(encoder, ended(client, request=f"request-{number}"))
         assert fast == slow
     kept = len(known)
@@ -135,7 +135,35 @@ def test_what_varies_is_no_longer_remembered(client):
     assert len(known) == kept
 
 
+def test_only_the_text_that_varies_most_leaves_the_shapes(client):
+    encoder = Encoder(callmeter.Settings(url="noop:"))
+    for number in range(call_line.MAX_SHAPES + 50):
+        call = ended(client, request=f"request-{number}", tenant=f"tenant-{number % 3}")
+        fast, slow = lines(encoder, call)
+        assert fast == slow
+    (plan,) = encoder._call_lines._plans.values()
+    assert plan is not None
+    assert [list(call.fields)[place] for _, place, _ in plan.varied] == ["request"]
+    assert len(plan.shapes) == 3
+
+
+@pytest.mark.parametrize("started_ns", [0, 1_700_000_000_000_000_000, 2**60, 2**63])
+def test_each_nanosecond_has_its_own_digits(client, started_ns):
+    encoder = Encoder(callmeter.Settings(url="noop:"))
+    call = ended(client)
+    for after_ns in (0, 1, 999, 1_000, 499_999, 999_999, 1_000_000, 1_000_001, 999_999, -1, 10**12):
+        call.anchor, call.start_ns, call.end_ns = (started_ns, 5), 5 + after_ns, 17 + after_ns
+        try:
+            slow = encoder._dumps(encoder.call_end(call))
+        except OverflowError:  # before 1970: nothing has digits for that
+            with pytest.raises(OverflowError):
+                encoder.line(call)
+        else:
+            assert encoder.line(call) == slow
+
+
 def test_memory_is_bounded_whatever_names_and_texts_come(client, monkeypatch):
+    monkeypatch.setattr(call_line, "MAX_ALL_SHAPES", 20)
     monkeypatch.setattr(call_line, "MAX_PLANS", 8)
     monkeypatch.setattr(call_line, "MAX_TEXTS", 16)
     encoder = Encoder(callmeter.Settings(url="noop:"))
@@ -146,4 +174,5 @@ def test_memory_is_bounded_whatever_names_and_texts_come(client, monkeypatch):
         fast, slow = lines(encoder, call)
         assert fast in (None, slow)
         assert max(len(made._plans), len(made._labels)) <= 8
-        assert len(made._texts) <= 16
+        assert max(len(made._texts), len(made._names)) <= 16
+        assert sum(len(plan.shapes) for plan in made._plans.values() if plan) <= 20
