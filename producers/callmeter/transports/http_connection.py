@@ -57,6 +57,8 @@ class HttpConnection:
         self._tls = _tls_context(ca_file) if endpoint.tls else None
         self._proxy = _proxy_for(endpoint, environ)
         self._conn: http.client.HTTPConnection | None = None
+        #: Kept apart: a connection lets go of its socket while the last answer on it is read.
+        self._sock: socket.socket | None = None
         self._pid = os.getpid()
 
     def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
@@ -74,7 +76,8 @@ class HttpConnection:
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
     ) -> Answer:
         if self._conn is not None and self._pid != os.getpid():
-            self._conn = None  # the parent's socket: never write to it, never shut it down
+            # The parent's socket: never write to it, never shut it down.
+            self._conn = self._sock = None
         self._pid = os.getpid()
         reused = self._conn is not None
         try:
@@ -131,20 +134,20 @@ class HttpConnection:
             conn.set_tunnel(at.host, at.port, authorization if proxy.authorization else {})
         self._conn = conn
         conn.connect()
+        self._sock = conn.sock
         conn.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return conn
 
     def close(self) -> None:
         """Close the connection; the next POST opens another."""
-        conn, self._conn = self._conn, None
+        conn, self._conn, self._sock = self._conn, None, None
         if conn is not None:
             conn.close()
 
     def abort(self) -> None:
-        """From another thread: make a POST that hangs end with an error."""
-        conn = self._conn
-        sock = None if conn is None else conn.sock
-        if sock is not None:
+        """From another thread: make a request, or an answer that is read, end with an error."""
+        sock = self._sock
+        if sock is not None and self._pid == os.getpid():
             # It may be closed or not yet connected by now: then nothing hangs on it.
             with contextlib.suppress(OSError, ValueError):
                 sock.shutdown(socket.SHUT_RDWR)

@@ -214,20 +214,24 @@ def test_the_key_is_read_anew_and_never_shown(serve, monkeypatch, tmp_path: Path
     assert "sesame" not in str(told.value)
 
 
-def test_stopping_cuts_off_an_answer_that_is_waited_for(serve) -> None:
-    waiting = threading.Event()
+def never(_: Request) -> bytes:
+    threading.Event().wait(60)
+    return b""
 
-    def never(_: Request) -> bytes:
-        waiting.set()
-        threading.Event().wait(60)
-        return b""
 
+def half(_: Request) -> bytes:
+    """The beginning of an answer, after which the server would close."""
+    return b"HTTP/1.1 200 X\r\nConnection: close\r\nContent-Length: 9\r\n\r\n{"
+
+
+@pytest.mark.parametrize("answer", [never, half])
+def test_stopping_cuts_off_an_answer_that_is_waited_for(serve, answer: Reply) -> None:
+    server = serve(page("0"), answer)
     taker = Taker()
-    follows = threading.Thread(
-        target=taker.follow, args=(CollectorAlerts(url(serve(page("0"), never))),)
-    )
+    follows = threading.Thread(target=taker.follow, args=(CollectorAlerts(url(server)),))
     follows.start()
-    assert waiting.wait(20)
+    while len(server.requests) < 2:
+        follows.join(0.01)
     taker.stopping.set()
     follows.join(20)
     assert not follows.is_alive()
