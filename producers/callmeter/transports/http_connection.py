@@ -112,6 +112,8 @@ class HttpConnection:
             conn.request(method, target, body=body, headers=sent)
         response = conn.getresponse()
         data = response.read(MAX_ANSWER_BYTES)
+        if response.length and len(data) < MAX_ANSWER_BYTES:  # it broke off; read() does not mind
+            raise http.client.IncompleteRead(data, response.length)
         if response.will_close or not response.isclosed():
             self.close()
         answer_headers = {name.lower(): value for name, value in response.getheaders()}
