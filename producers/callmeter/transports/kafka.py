@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import threading
 import time
-import weakref
 from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
@@ -34,6 +32,7 @@ from callmeter.log.kafka_settings import KafkaSettings
 from callmeter.log.partitioner import partition_for
 from callmeter.schema.topics import EVENTS
 from callmeter.transports.in_flight import InFlight, Ticket
+from callmeter.transports.kafka_loop import KafkaLoop
 from callmeter.transports.options import TransportOptions
 from callmeter.transports.protocol import Outcome, Report, Sealed
 from callmeter.transports.quiet_kafka import hush_this_thread, last_complaint, unhush_this_thread
@@ -56,34 +55,6 @@ _POLITE_S = 0.05
 
 class SessionError(Exception):
     """The broker is away, the topic is missing, a deadline passed. One line for people."""
-
-
-class _Loop(asyncio.SelectorEventLoop):
-    """Resolves names in its own thread: the default executor is gone while a program exits, which
-    is when a short program first connects. Nobody but the producer waits for this loop.
-
-    Knows its connections, so that none is left open whatever state a session ends in.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._connections: weakref.WeakSet[asyncio.BaseTransport] = weakref.WeakSet()
-
-    async def getaddrinfo(self, *args: Any, **kwargs: Any) -> list[Any]:
-        return socket.getaddrinfo(*args, **kwargs)
-
-    async def create_connection(self, *args: Any, **kwargs: Any) -> Any:
-        made = await super().create_connection(*args, **kwargs)
-        self._connections.add(made[0])
-        return made
-
-    async def abort_connections(self) -> None:
-        """Close every socket now: what a silent broker has not taken will not be waited for."""
-        for connection in list(self._connections):
-            if isinstance(connection, asyncio.WriteTransport):
-                connection.abort()
-        for _ in range(3):  # a transport closes its socket in the loop's next rounds
-            await asyncio.sleep(0)
 
 
 @dataclass(slots=True)
@@ -192,7 +163,7 @@ class KafkaTransport:
                     self._give_back(pause_s)
                     continue
                 try:
-                    with asyncio.Runner(loop_factory=_Loop) as runner:
+                    with asyncio.Runner(loop_factory=KafkaLoop) as runner:
                         runner.run(self._run_session())
                 except SessionError as exc:
                     self._down(str(exc))
@@ -265,7 +236,7 @@ class KafkaTransport:
         close = asyncio.ensure_future(producer.client.close())
         await asyncio.wait({close}, timeout=_POLITE_S)
         loop = asyncio.get_running_loop()
-        if isinstance(loop, _Loop):
+        if isinstance(loop, KafkaLoop):
             await loop.abort_connections()
         await asyncio.wait({close}, timeout=_POLITE_S)
         for task in (stop, close):
@@ -324,6 +295,8 @@ class KafkaTransport:
             deadline.cancel()
             self._settle(session, [ticket for ticket, _ in group], sent)
         del session.lanes[partition], session.shipping[partition]
+        if self._closing:
+            session.wake.set()
 
     def _group(self, lane: deque[Ticket]) -> list[tuple[Ticket, Sealed]]:
         """The next envelopes of a lane that fit into one batch; its first always does."""
@@ -363,8 +336,6 @@ class KafkaTransport:
             # After a batch that failed for good the producer's sequence numbers have a hole, and
             # every later one would be refused: begin anew.
             session.fail(f"{self._display}: {_line(exc)}")
-        if self._closing:
-            session.wake.set()
 
     def _too_large(self, session: _Session, tickets: list[Ticket], exc: BaseException) -> None:
         """The broker refused a batch. Alone in it the envelope is to blame; else the batch was, and
