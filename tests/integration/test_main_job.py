@@ -6,11 +6,10 @@ import signal
 import time
 from pathlib import Path
 
-import pytest
-
 from support.cli import PRICED, TRACE, callmeter, query, started
 
 CALLS, INPUT, OUTPUT, COST = 19_366, 22_361_870, 4_088_665, "5.8074795"
+TWICE = "SELECT count(), uniqExact(log_id, partition, origin, idx) FROM calls"
 
 
 def totals(directory: Path) -> dict[str, object]:
@@ -29,8 +28,7 @@ def assert_whole(directory: Path) -> None:
     verified = callmeter("verify", "--dir", directory, "--json")
     assert verified.code == 0, verified.out
     assert verified.json()["equal"] is True
-    twice = "SELECT count(), uniqExact(log_id, partition, origin, idx) FROM calls"
-    assert query(directory, twice) == [[CALLS, CALLS]]
+    assert query(directory, TWICE) == [[CALLS, CALLS]]
 
 
 def test_the_demo_prints_the_report_and_verifies() -> None:
@@ -45,34 +43,37 @@ def test_the_demo_prints_the_report_and_verifies() -> None:
     assert "19366/19366" in ran.err, "a progress bar"
 
 
-def test_replaying_the_same_file_again_counts_nothing_twice(tmp_path: Path) -> None:
-    first = callmeter("replay", TRACE, *PRICED, "--dir", tmp_path)
-    assert first.code == 0, first.err
+def test_a_replay_that_is_interrupted_goes_on_and_ends_exact(tmp_path: Path) -> None:
+    interrupt(tmp_path, signal.SIGINT)
+    done = callmeter("replay", TRACE, *PRICED, "--dir", tmp_path)
+    assert done.code == 0, done.err
+    assert_whole(tmp_path)
+
+
+def test_a_replay_that_is_killed_goes_on_and_again_counts_nothing_twice(tmp_path: Path) -> None:
+    interrupt(tmp_path, signal.SIGKILL)
+    done = callmeter("replay", TRACE, *PRICED, "--dir", tmp_path)
+    assert done.code == 0, done.err
     assert_whole(tmp_path)
     again = callmeter("replay", TRACE, *PRICED, "--dir", tmp_path)
     assert again.code == 0
     assert "already there" in again.out
-    assert_whole(tmp_path)
+    assert query(tmp_path, TWICE) == [[CALLS, CALLS]]
     anew = callmeter("replay", TRACE, *PRICED, "--dir", tmp_path, "--again")
     assert anew.code == 0, anew.err
     assert totals(tmp_path)["calls"] == 2 * CALLS
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_replay_goes_on_and_ends_exact(
-    tmp_path: Path, number: signal.Signals
-) -> None:
+def interrupt(directory: Path, number: signal.Signals) -> None:
+    """Replay the trace until some of its calls are stored, and end that by a signal."""
     # The trace is an hour long: at this speed it takes some seconds, so the signal falls inside.
-    with started("replay", TRACE, *PRICED, "--dir", tmp_path, "--speed", 300) as process:
-        _wait_for_some_calls(tmp_path)
+    with started("replay", TRACE, *PRICED, "--dir", directory, "--speed", 300) as process:
+        _wait_for_some_calls(directory)
         process.send_signal(number)
         process.communicate(timeout=60)
     assert process.returncode in (130, -signal.SIGKILL)
-    half = query(tmp_path, "SELECT count() FROM calls")[0][0]
+    half = query(directory, "SELECT count() FROM calls")[0][0]
     assert 0 < half < CALLS
-    done = callmeter("replay", TRACE, *PRICED, "--dir", tmp_path)
-    assert done.code == 0, done.err
-    assert_whole(tmp_path)
 
 
 def _wait_for_some_calls(directory: Path) -> None:
