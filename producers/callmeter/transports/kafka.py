@@ -82,6 +82,7 @@ class _Session:
     def fail(self, error: str | BaseException) -> None:
         if not self.broken.done():
             self.broken.set_exception(SessionError(error) if isinstance(error, str) else error)
+            self.broken.exception()  # seen: a session that is over already has nobody to tell
 
 
 class KafkaTransport:
