@@ -35,8 +35,8 @@ from callmeter.embedded import running
 from callmeter.errors import CallmeterError
 from callmeter.schema.budgets import Budget
 from callmeter.schema.status import BudgetStatus
-from callmeter.sdk.budget_feeds import Feed, HttpFeed
-from callmeter.sdk.budget_kafka import KafkaFeed
+from callmeter.sdk.budget.feeds import Feed, HttpFeed
+from callmeter.sdk.budget.kafka import KafkaFeed
 
 TARGET_S = 1.0
 PROBES_PER_S = 20

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         stats,
         tags,
     )
-    from callmeter.sdk.budget import (
+    from callmeter.sdk.budget.guard import (
         BudgetExceeded,
         BudgetGuard,
         BudgetLimit,
@@ -80,7 +80,7 @@ _HOMES = {
         "stats",
         "tags",
     ),
-    "callmeter.sdk.budget": (
+    "callmeter.sdk.budget.guard": (
         "BudgetExceeded",
         "BudgetGuard",
         "BudgetLimit",

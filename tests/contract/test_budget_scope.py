@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from callmeter.schema.budgets import Budget, check_budget
-from callmeter.sdk.budget_scope import Facts, entity_of
+from callmeter.sdk.budget.scope import Facts, entity_of
 from callmeter_processors.matching import Rules
 
 SCOPES = [

@@ -149,8 +149,8 @@ def test_overshoot_of_a_fleet_is_bounded(embedded: Pipeline, project: str):
 
 def test_the_stream_goes_on_after_its_collector_was_away(tmp_path: Path):
     """A guard that is cut off does what ``on_stale`` says, and follows again when it can."""
-    from callmeter.sdk.budget import BudgetGuard
-    from callmeter.sdk.budget_limit import BudgetExceeded
+    from callmeter.sdk.budget.guard import BudgetGuard
+    from callmeter.sdk.budget.limit import BudgetExceeded
     from callmeter.sdk.client import Client
     from callmeter.settings import Settings
     from support.cli import started

@@ -18,8 +18,8 @@ from callmeter.log.record import NewRecord
 from callmeter.schema.budgets import Budget, encode_budget
 from callmeter.schema.status import BudgetStatus, status_key
 from callmeter.schema.windows import window_at
-from callmeter.sdk.budget_kafka import KafkaFeed
-from callmeter.sdk.budget_shared import SharedBudget
+from callmeter.sdk.budget.kafka import KafkaFeed
+from callmeter.sdk.budget.shared import SharedBudget
 from support.kafka_server import Broker
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]

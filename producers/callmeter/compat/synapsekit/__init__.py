@@ -25,7 +25,7 @@ from callmeter.compat.synapsekit.spans import Span, observe
 from callmeter.compat.synapsekit.switches import configure
 from callmeter.compat.synapsekit.tokens import TokenTracer
 from callmeter.compat.synapsekit.tracespan import TraceSpan
-from callmeter.sdk.budget import BudgetExceeded, BudgetLimit, BudgetWarning
+from callmeter.sdk.budget.guard import BudgetExceeded, BudgetLimit, BudgetWarning
 from callmeter.sdk.circuit import CircuitState
 
 __all__ = [

@@ -11,8 +11,8 @@ from callmeter.compat.synapsekit.invocation import Invocation
 from callmeter.compat.synapsekit.prices import require_prices
 from callmeter.compat.synapsekit.wrapping import LLMWrapper
 from callmeter.money import from_pico
-from callmeter.sdk.budget import BudgetExceeded, BudgetLimit, BudgetWarning, LocalBudget
-from callmeter.sdk.budget_limit import Money, money_pico
+from callmeter.sdk.budget.guard import BudgetExceeded, BudgetLimit, BudgetWarning, LocalBudget
+from callmeter.sdk.budget.limit import Money, money_pico
 from callmeter.sdk.circuit import DEFAULT_COOLDOWN_S, CircuitState
 
 ACTIONS = ("raise", "warn")

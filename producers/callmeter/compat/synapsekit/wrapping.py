@@ -12,7 +12,7 @@ from contextlib import aclosing
 from typing import Any
 
 from callmeter.compat.synapsekit.invocation import Invocation
-from callmeter.sdk.budget import BudgetGuard as SharedGuard
+from callmeter.sdk.budget.guard import BudgetGuard as SharedGuard
 from callmeter.sdk.containment import CONTAINMENT
 from callmeter.sdk.context import FRAME, restore
 

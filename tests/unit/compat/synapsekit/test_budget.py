@@ -19,8 +19,8 @@ from callmeter.compat.synapsekit import (
     TracingMiddleware,
 )
 from callmeter.money import to_pico
-from callmeter.sdk.budget import BudgetGuard as SharedGuard
-from callmeter.sdk.budget import Limits, LocalBudget
+from callmeter.sdk.budget.guard import BudgetGuard as SharedGuard
+from callmeter.sdk.budget.guard import Limits, LocalBudget
 from callmeter.testing import Capture
 from support.synapsekit_standins import LLMConfig, StubLLM
 

@@ -8,7 +8,7 @@ import pytest
 import callmeter
 from callmeter import BudgetExceeded, BudgetLimit, BudgetWarning
 from callmeter.clock import ManualClock
-from callmeter.sdk.budget import Limits, LocalBudget
+from callmeter.sdk.budget.guard import Limits, LocalBudget
 from support.guarded_models import Model
 
 HOUR_S = 3600

@@ -10,10 +10,10 @@ from callmeter.clock import ManualClock
 from callmeter.schema.budgets import Budget
 from callmeter.schema.status import BudgetStatus, Previous
 from callmeter.schema.windows import window_at
-from callmeter.sdk.budget_feeds import take_event
-from callmeter.sdk.budget_limit import Refusal
-from callmeter.sdk.budget_scope import Facts
-from callmeter.sdk.budget_shared import STALE_AFTER_S, SharedBudget
+from callmeter.sdk.budget.feeds import take_event
+from callmeter.sdk.budget.limit import Refusal
+from callmeter.sdk.budget.scope import Facts
+from callmeter.sdk.budget.shared import STALE_AFTER_S, SharedBudget
 from callmeter.sdk.circuit import CircuitState
 
 HERE = Facts(project="shop", user="alice", session="s1", provider="openai", model="gpt-4o")

@@ -13,8 +13,8 @@ from callmeter.schema.budgets import Budget
 from callmeter.schema.status import BudgetStatus
 from callmeter.schema.windows import window_at
 from callmeter.sdk import api
-from callmeter.sdk.budget_calls import WATCH
-from callmeter.sdk.budget_shared import SharedBudget
+from callmeter.sdk.budget.calls import WATCH
+from callmeter.sdk.budget.shared import SharedBudget
 from callmeter.sdk.client import Client
 from callmeter.settings import Settings
 from callmeter.testing import Capture, CaptureTransport

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from callmeter.sdk import api
-from callmeter.sdk.budget_limit import money_pico
-from callmeter.sdk.budget_price import Worth, estimate_of, price
+from callmeter.sdk.budget.limit import money_pico
+from callmeter.sdk.budget.price import Worth, estimate_of, price
 from callmeter.sdk.containment import CONTAINMENT
 from callmeter.sdk.nesting import enter_billable
 
 if TYPE_CHECKING:
-    from callmeter.sdk.budget import BudgetGuard
+    from callmeter.sdk.budget.guard import BudgetGuard
 
 #: Where a call or a model says how much it may answer.
 _OUTPUT_LIMITS = ("max_tokens", "max_output_tokens", "max_completion_tokens", "max_new_tokens")

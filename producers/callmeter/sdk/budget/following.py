@@ -7,9 +7,9 @@ import threading
 from callmeter.clock import Clock
 from callmeter.errors import ConfigError
 from callmeter.sdk import lifecycle
-from callmeter.sdk.budget_calls import WATCH
-from callmeter.sdk.budget_feeds import Follower, feed_for
-from callmeter.sdk.budget_shared import SharedBudget
+from callmeter.sdk.budget.calls import WATCH
+from callmeter.sdk.budget.feeds import Follower, feed_for
+from callmeter.sdk.budget.shared import SharedBudget
 from callmeter.sdk.client import Client
 from callmeter.sdk.containment import logger
 

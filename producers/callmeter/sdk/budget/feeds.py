@@ -16,7 +16,7 @@ from callmeter.schema.status import decode_status
 from callmeter.sdk.containment import Complaints
 
 if TYPE_CHECKING:
-    from callmeter.sdk.budget_shared import SharedBudget
+    from callmeter.sdk.budget.shared import SharedBudget
     from callmeter.sdk.client import Client
 
 #: Its own: a program that seeds the global one gets the numbers it would get without us.
@@ -181,7 +181,7 @@ def feed_for(client: Client) -> Callable[[], Feed]:
     if url.startswith(("http://", "https://")):
         return lambda: HttpFeed(client)
     if url.startswith("kafka"):
-        from callmeter.sdk.budget_kafka import KafkaFeed
+        from callmeter.sdk.budget.kafka import KafkaFeed
 
         prefix = client.settings.prefix
         return lambda: KafkaFeed(url, prefix)

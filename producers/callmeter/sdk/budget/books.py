@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from callmeter.sdk.budget_limit import Refusal
-from callmeter.sdk.budget_local import LocalBudget
-from callmeter.sdk.budget_price import Worth
-from callmeter.sdk.budget_scope import Facts
-from callmeter.sdk.budget_shared import SharedBudget
+from callmeter.sdk.budget.limit import Refusal
+from callmeter.sdk.budget.local import LocalBudget
+from callmeter.sdk.budget.price import Worth
+from callmeter.sdk.budget.scope import Facts
+from callmeter.sdk.budget.shared import SharedBudget
 from callmeter.sdk.circuit import CircuitState
 
 _SEVERITY = (CircuitState.OPEN, CircuitState.HALF_OPEN, CircuitState.CLOSED)

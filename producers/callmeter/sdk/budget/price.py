@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from callmeter.errors import MissingExtraError
-from callmeter.sdk.budget_scope import Facts
+from callmeter.sdk.budget.scope import Facts
 from callmeter.sdk.call import Call
 from callmeter.sdk.containment import logger
 from callmeter.sdk.encode import MODEL_OPERATIONS

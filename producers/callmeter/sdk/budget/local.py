@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from callmeter.clock import Clock, SystemClock
 from callmeter.schema.windows import WINDOWS, window_at
-from callmeter.sdk.budget_limit import Refusal
+from callmeter.sdk.budget.limit import Refusal
 from callmeter.sdk.circuit import DEFAULT_COOLDOWN_S, Circuit, CircuitState
 
 #: Windows before the current one whose sums are kept for late spend.

@@ -7,11 +7,11 @@ import inspect
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from callmeter.sdk.budget_admission import Admission
-from callmeter.sdk.budget_asked import Asked
+from callmeter.sdk.budget.admission import Admission
+from callmeter.sdk.budget.asked import Asked
 
 if TYPE_CHECKING:
-    from callmeter.sdk.budget import BudgetGuard
+    from callmeter.sdk.budget.guard import BudgetGuard
 
 F = TypeVar("F", bound=Callable[..., Any])
 

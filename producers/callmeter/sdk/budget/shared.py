@@ -21,9 +21,9 @@ from callmeter.clock import Clock
 from callmeter.schema.budgets import Budget
 from callmeter.schema.status import BudgetStatus
 from callmeter.schema.windows import hour_of, window_at
-from callmeter.sdk.budget_limit import Refusal
-from callmeter.sdk.budget_scope import Facts, entity_of
-from callmeter.sdk.budget_unseen import Unseen
+from callmeter.sdk.budget.limit import Refusal
+from callmeter.sdk.budget.scope import Facts, entity_of
+from callmeter.sdk.budget.unseen import Unseen
 from callmeter.sdk.circuit import Circuit, CircuitState
 
 #: A stream that has said nothing for so long is cut off: two of its keep-alives, and some.

@@ -9,12 +9,12 @@ from contextvars import Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from callmeter.sdk.budget_calls import ADMITTED, Admitted
-from callmeter.sdk.budget_price import Worth
+from callmeter.sdk.budget.calls import ADMITTED, Admitted
+from callmeter.sdk.budget.price import Worth
 
 if TYPE_CHECKING:
-    from callmeter.sdk.budget import BudgetGuard
-    from callmeter.sdk.budget_books import Books, Reserved
+    from callmeter.sdk.budget.books import Books, Reserved
+    from callmeter.sdk.budget.guard import BudgetGuard
 
 
 class Admission:

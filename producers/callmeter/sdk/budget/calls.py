@@ -13,14 +13,14 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol
 
 from callmeter.sdk import lifecycle
-from callmeter.sdk.budget_price import Worth, facts_of, is_model_call, worth_of
+from callmeter.sdk.budget.price import Worth, facts_of, is_model_call, worth_of
 from callmeter.sdk.call import Call
 from callmeter.sdk.call_ends import on_every_end
 from callmeter.sdk.containment import CONTAINMENT
 from callmeter.transports.protocol import Delivery
 
 if TYPE_CHECKING:
-    from callmeter.sdk.budget_shared import SharedBudget
+    from callmeter.sdk.budget.shared import SharedBudget
     from callmeter.sdk.client import Client
 
 #: Set in ``Call.extra`` once a call was counted: it may be ended twice.
@@ -29,7 +29,7 @@ _CALL_IDS = re.compile(rb'\n\{"kind":"call_end","ts_us":\d+,"call_id":"([0-9a-f-
 
 
 class Admitted(Protocol):
-    """A call or block that a guard lets through; see ``callmeter.sdk.budget_admission``."""
+    """A call or block that a guard lets through; see ``callmeter.sdk.budget.admission``."""
 
     def saw(self, worth: Worth) -> None:
         """A model call has ended inside."""

@@ -14,7 +14,7 @@ from callmeter.schema.topics import BUDGET_STATUS, BUDGETS, DEFAULT_PREFIX
 
 if TYPE_CHECKING:
     from callmeter.log.record import LogRecord
-    from callmeter.sdk.budget_shared import SharedBudget
+    from callmeter.sdk.budget.shared import SharedBudget
 
 #: How often a broker that has nothing new is asked whether it lives, and how long it may take.
 _ASK_EVERY_S = 3.0
@@ -87,7 +87,7 @@ def _newest(name: str, records: list[LogRecord]) -> tuple[Budget | None, list[Bu
 
 
 def _tell(budget: SharedBudget, record: LogRecord) -> None:
-    from callmeter.sdk.budget_feeds import take_record
+    from callmeter.sdk.budget.feeds import take_record
 
     key = (record.key or b"").decode(errors="replace")
     take_record(budget, record.topic == BUDGET_STATUS.name, key, record.value)

@@ -21,21 +21,22 @@ from typing import Any, Self, TypeVar
 from callmeter.clock import Clock, SystemClock
 from callmeter.errors import UsageError
 from callmeter.money import from_pico
-from callmeter.sdk import api, budget_wrap
-from callmeter.sdk.budget_admission import Admission
-from callmeter.sdk.budget_books import Books, Reserved
-from callmeter.sdk.budget_calls import WATCH
-from callmeter.sdk.budget_limit import (
+from callmeter.sdk import api
+from callmeter.sdk.budget import wrap
+from callmeter.sdk.budget.admission import Admission
+from callmeter.sdk.budget.books import Books, Reserved
+from callmeter.sdk.budget.calls import WATCH
+from callmeter.sdk.budget.limit import (
     BudgetExceeded,
     BudgetWarning,
     Money,
     Refusal,
     money_pico,
 )
-from callmeter.sdk.budget_local import Limits, LocalBudget
-from callmeter.sdk.budget_price import Worth, pricer
-from callmeter.sdk.budget_scope import Facts
-from callmeter.sdk.budget_shared import SharedBudget
+from callmeter.sdk.budget.local import Limits, LocalBudget
+from callmeter.sdk.budget.price import Worth, pricer
+from callmeter.sdk.budget.scope import Facts
+from callmeter.sdk.budget.shared import SharedBudget
 from callmeter.sdk.circuit import DEFAULT_COOLDOWN_S, CircuitState
 from callmeter.sdk.client import Client
 from callmeter.sdk.containment import Complaints
@@ -267,13 +268,13 @@ class BudgetGuard:
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """The model's ``generate``, if the budgets let it; awaitable if the model's is."""
-        return budget_wrap.generate(self, self.llm.generate, args, kwargs)
+        return wrap.generate(self, self.llm.generate, args, kwargs)
 
     def stream(self, *args: Any, **kwargs: Any) -> Any:
         """The model's ``stream``, if the budgets let it: asked when the first chunk is, counted
         when it ends. An async iterator if the model's is.
         """
-        return budget_wrap.stream(self, self.llm.stream, args, kwargs)
+        return wrap.stream(self, self.llm.stream, args, kwargs)
 
     def __call__(self, fn: F) -> F:
         """Guard a function, coroutine function or generator function; calls metered inside it
@@ -283,7 +284,7 @@ class BudgetGuard:
         ... @callmeter.track
         ... def answer(question): ...
         """
-        return budget_wrap.function(self, fn)
+        return wrap.function(self, fn)
 
     def __enter__(self) -> Self:
         _BLOCKS.set((*_BLOCKS.get(), self.admit().__enter__()))
@@ -319,7 +320,7 @@ class BudgetGuard:
 
 
 def _shared(name: str, client: Client | None, clock: Clock, cooldown_s: float) -> SharedBudget:
-    from callmeter.sdk.budget_following import shared_budget
+    from callmeter.sdk.budget.following import shared_budget
 
     found = client or api.default_client()
     if found is None:
