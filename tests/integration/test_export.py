@@ -15,7 +15,6 @@ from callmeter.cli.app import run
 from callmeter.errors import CannotWriteError, UsageError
 from callmeter.log.sqlite_log import SqliteLog
 from callmeter_sinks.clickhouse.chdb_store import ChdbStore
-from callmeter_sinks.clickhouse.migrate import migrate
 from callmeter_sinks.clickhouse.shim import ShimServer
 from callmeter_sinks.clickhouse.store import PermanentStoreError, Store, open_store
 from callmeter_sinks.queries import Queries
@@ -23,6 +22,7 @@ from callmeter_sinks.sink import Sink
 from callmeter_sinks.source import SqliteSource
 from support.metered import MeteredStream
 from support.stored import append
+from support.stores import migrated_chdb
 
 pa = pytest.importorskip("pyarrow")
 
@@ -30,13 +30,11 @@ pa = pytest.importorskip("pyarrow")
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChdbStore]:
     home = tmp_path_factory.mktemp("export")
-    store = ChdbStore(home / "store")
-    migrate(store)
-    with SqliteLog(home / "log.db", partitions=1) as log:
-        append(log, 0, MeteredStream(log.log_id, 0).checkpoint(envelopes=20, events=40))
-        Sink(store, SqliteSource(log)).drain()
-    yield store
-    store.close()
+    with migrated_chdb(home / "store") as store:
+        with SqliteLog(home / "log.db", partitions=1) as log:
+            append(log, 0, MeteredStream(log.log_id, 0).checkpoint(envelopes=20, events=40))
+            Sink(store, SqliteSource(log)).drain()
+        yield store
 
 
 @pytest.fixture(scope="module", params=["in process", "over HTTP"])

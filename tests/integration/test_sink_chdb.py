@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from callmeter.log.sqlite_log import SqliteLog
-from callmeter_sinks.clickhouse.migrate import migrate
-from callmeter_sinks.clickhouse.store import PermanentStoreError, Store, open_store
+from callmeter_sinks.clickhouse.store import PermanentStoreError, Store
 from callmeter_sinks.faults import OriginBreakError, RangeLostError
 from callmeter_sinks.ranges import RangeLimits
 from callmeter_sinks.sink import Sink
@@ -18,16 +17,15 @@ from callmeter_sinks.source import SqliteSource
 from callmeter_sinks.writer import PartitionWriter
 from support.metered import NOW_US, MeteredStream, Truth
 from support.stored import append, expected, sqlite_log, stored
+from support.stores import migrated_chdb
 
 SMALL = RangeLimits(max_events=40, linger_s=0.05)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    store = open_store(f"chdb:{tmp_path / 'store'}")
-    migrate(store)
-    yield store
-    store.close()
+    with migrated_chdb(tmp_path / "store") as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -293,13 +291,9 @@ def test_the_store_is_wiped_and_the_log_stays(log: SqliteLog, tmp_path: Path) ->
     stream = MeteredStream(log.log_id, 0)
     append(log, 0, stream.checkpoint(envelopes=5))
     for name in ("one", "two"):
-        store = open_store(f"chdb:{tmp_path / name}")
-        try:
-            migrate(store)
+        with migrated_chdb(tmp_path / name) as store:
             Sink(store, SqliteSource(log)).drain()
             assert stored(store) == expected(stream.truth)
-        finally:
-            store.close()
 
 
 def test_a_log_that_does_not_begin_at_its_beginning_is_written_down(

@@ -16,14 +16,14 @@ from callmeter.log.kafka_consumer import KafkaGroupReader
 from callmeter.log.kafka_settings import KafkaSettings
 from callmeter.log.kafka_transaction import TransactionWriter
 from callmeter.log.record import NewRecord
-from callmeter_sinks.clickhouse.migrate import migrate
-from callmeter_sinks.clickhouse.store import Store, open_store
+from callmeter_sinks.clickhouse.store import Store
 from callmeter_sinks.ranges import RangeLimits
 from callmeter_sinks.sink import Sink
 from callmeter_sinks.writer import PartitionWriter
 from support.kafka_server import Broker
 from support.metered import MeteredStream, Truth
 from support.stored import expected, stored
+from support.stores import migrated_chdb
 
 pytestmark = pytest.mark.kafka
 
@@ -43,10 +43,8 @@ def topics(settings: KafkaSettings) -> AppliedTopics:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    store = open_store(f"chdb:{tmp_path / 'store'}")
-    migrate(store)
-    yield store
-    store.close()
+    with migrated_chdb(tmp_path / "store") as opened:
+        yield opened
 
 
 def reader(settings: KafkaSettings, topics: AppliedTopics) -> KafkaGroupReader:

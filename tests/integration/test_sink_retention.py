@@ -10,24 +10,22 @@ import pytest
 
 from callmeter.errors import ConfigError
 from callmeter.log.sqlite_log import SqliteLog
-from callmeter_sinks.clickhouse.migrate import migrate
 from callmeter_sinks.clickhouse.retention import SERVER_DAYS, apply_retention
-from callmeter_sinks.clickhouse.store import Store, open_store
+from callmeter_sinks.clickhouse.store import Store
 from callmeter_sinks.sink import Sink
 from callmeter_sinks.source import SqliteSource
 from support import metered
 from support.metered import MeteredStream
 from support.stored import append
+from support.stores import migrated_chdb
 
 DAY_US = 86_400_000_000
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    store = open_store(f"chdb:{tmp_path / 'store'}")
-    migrate(store)
-    yield store
-    store.close()
+    with migrated_chdb(tmp_path / "store") as opened:
+        yield opened
 
 
 def test_embedded_keeps_everything(store: Store) -> None:

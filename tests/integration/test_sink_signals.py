@@ -14,9 +14,8 @@ from callmeter.cli.app import run
 from callmeter.log.record import NewRecord
 from callmeter.log.sqlite_log import SqliteLog
 from callmeter_sinks.audit import AuditReader
-from callmeter_sinks.clickhouse.migrate import migrate
 from callmeter_sinks.clickhouse.shim import ShimServer
-from callmeter_sinks.clickhouse.store import Store, open_store
+from callmeter_sinks.clickhouse.store import Store
 from callmeter_sinks.forget import forget
 from callmeter_sinks.group import SinkGroup
 from callmeter_sinks.queries import Queries
@@ -27,14 +26,13 @@ from callmeter_sinks.streams import STREAMS
 from callmeter_sinks.writer import PartitionWriter
 from support.signals import AT_US, CALL, SOURCE, alert, budget, forgotten, live, status
 from support.stored import sqlite_log
+from support.stores import migrated_chdb
 
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    store = open_store(f"chdb:{tmp_path_factory.mktemp('signals') / 'store'}")
-    migrate(store)
-    yield store
-    store.close()
+    with migrated_chdb(tmp_path_factory.mktemp("signals") / "store") as opened:
+        yield opened
 
 
 @pytest.fixture

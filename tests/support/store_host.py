@@ -19,7 +19,6 @@ from typing import Any, Self
 
 from callmeter.errors import UnreachableError
 from callmeter_sinks.clickhouse.chdb_store import ChdbStore
-from callmeter_sinks.clickhouse.migrate import migrate
 from callmeter_sinks.clickhouse.store import PermanentStoreError, Result, StoreBusyError
 
 _METHODS = ("insert_block", "query", "command", "query_bytes")
@@ -36,6 +35,10 @@ class StoreHost:
 
     def start(self) -> None:
         """Return when it serves."""
+        from support.stores import put_migrated  # as a program this file finds no `support`
+
+        if not self._store.exists():
+            put_migrated(self._store)
         with contextlib.suppress(FileNotFoundError):
             self.address.unlink()  # left behind by a kill
         self._process = subprocess.Popen(
@@ -169,6 +172,4 @@ def _answer(store: ChdbStore, connection: Connection[Any, Any]) -> None:
 
 
 if __name__ == "__main__":
-    owned = ChdbStore(sys.argv[1])
-    migrate(owned)
-    serve(owned, sys.argv[2])
+    serve(ChdbStore(sys.argv[1]), sys.argv[2])
