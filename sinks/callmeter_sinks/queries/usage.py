@@ -97,15 +97,13 @@ def report(
     if top is not None and top < 1:
         raise UsageError("top is a number of rows, at least 1")
     binding = Binding()
-    joined = ", ".join(f"sum(s_{name}) AS {name}_" for name in SUMS)
+    sums = _sums_with_totals(asked, binding, latencies=latencies)
     if latencies:
-        levels, function, _, _ = _quantiles(asked)
-        joined += f", {function}Merge({levels})(state) AS q, sum(number) AS n"
-        groups = _sums_and_latencies(asked, binding)
+        keys = ", ".join(("whole", *_names(asked.dims)))
+        found = _latencies_with_totals(asked, binding)
+        statement = f"SELECT * FROM ({sums}) AS s LEFT JOIN ({found}) AS l USING ({keys})"
     else:
-        joined += ", [] AS q, 0 AS n"
-        groups = _sums_alone(asked, binding)
-    statement = _with_totals(asked.dims, joined, groups)
+        statement = f"SELECT *, [] AS q, 0 AS n FROM ({sums})"
     statement += f" ORDER BY whole DESC, {order_sql(order, asked.dims)}"
     if top is not None:
         statement += f" LIMIT {binding.add(top + 1, 'UInt32')}"
@@ -123,33 +121,35 @@ def report(
     return Report(by, rows, totals, asked.period.since, asked.period.until)
 
 
-def _sums_and_latencies(asked: Question, binding: Binding) -> str:
-    """Groups of sums, and groups of states of quantiles: each row has one of the two, and nothing
-    for the other. As one statement the engine reads both at the same time.
+def _sums_with_totals(asked: Question, binding: Binding, *, latencies: bool) -> str:
+    """Sums of groups and of all; of users from sums by day, unless latencies are asked for too."""
+    if asked.raw and not latencies and knows_users(asked.dims, asked.filters):
+        groups = users_sql(asked.dims, asked.period, asked.filters, binding)
+    else:
+        groups = groups_sql(asked, binding)
+    sums = ", ".join(f"sum(s_{name}) AS {name}_" for name in SUMS)
+    # Rows are aggregated once, into groups, and only the groups twice.
+    return _with_totals(asked.dims, sums, groups)
+
+
+def _latencies_with_totals(asked: Question, binding: Binding) -> str:
+    """Quantiles of groups and of all.
+
+    Histograms are added up twice: that costs half of writing and merging the states of quantiles,
+    which single calls, being many to a group, are better off with (docs/decisions/0022).
     """
     levels, function, arguments, number = _quantiles(asked)
-    nothing = "CAST(NULL, 'Nullable(UInt64)'), 1" if asked.raw else (
-        "CAST([], 'Array(Int16)'), CAST([], 'Array(UInt64)')"
-    )  # fmt: skip
-    sums = ", ".join(f"sum({name}) AS s_{name}" for name in SUMS)
-    sums += f", {function}State({levels})({nothing}) AS state, toUInt64(0) AS number"
-    none = ", ".join(
-        f"{'toDecimal128(0, 12)' if name == 'cost' else 'toUInt64(0)'} AS s_{name}" for name in SUMS
-    )
-    states = f"{none}, {function}State({levels})({arguments}) AS state, {number} AS number"
-    return " UNION ALL ".join(
-        (
-            _select(asked.dims, sums, asked.sums_sql(binding), binding),
-            _select(asked.dims, states, asked.durations_sql(binding), binding),
+    source = asked.durations_sql(binding)
+    if not asked.raw:
+        quantiles = f"{function}({levels})({arguments}) AS q, {number} AS n"
+        return _with_totals(
+            asked.dims, quantiles, f"SELECT {_keys(asked.dims, binding)}latency FROM ({source})"
         )
+    states = f"{function}State({levels})({arguments}) AS state, {number} AS number"
+    groups = _select(asked.dims, states, source, binding)
+    return _with_totals(
+        asked.dims, f"{function}Merge({levels})(state) AS q, sum(number) AS n", groups
     )
-
-
-def _sums_alone(asked: Question, binding: Binding) -> str:
-    """Groups of sums; of users from sums by day, unless something else is asked for besides."""
-    if asked.raw and knows_users(asked.dims, asked.filters):
-        return users_sql(asked.dims, asked.period, asked.filters, binding)
-    return groups_sql(asked, binding)
 
 
 def groups_sql(asked: Question, binding: Binding) -> str:
@@ -203,17 +203,18 @@ def operations(store: Store, asked: Question) -> list[OperationRow]:
 
 def _select(dims: Sequence[Dimension], measures: str, source: str, binding: Binding) -> str:
     """SELECT of keys k0, k1, … and measures, grouped by the keys."""
-    names = _names(dims)
-    keys = [f"{dim.sql(binding)} AS {name}, " for dim, name in zip(dims, names, strict=True)]
-    group_by = f" GROUP BY {', '.join(names)}" if names else ""
-    return f"SELECT {''.join(keys)}{measures} FROM ({source}){group_by}"
+    group_by = f" GROUP BY {', '.join(_names(dims))}" if dims else ""
+    return f"SELECT {_keys(dims, binding)}{measures} FROM ({source}){group_by}"
+
+
+def _keys(dims: Sequence[Dimension], binding: Binding) -> str:
+    """The dimensions as k0, k1, …: the beginning of a SELECT."""
+    named = zip(dims, _names(dims), strict=True)
+    return "".join(f"{dim.sql(binding)} AS {name}, " for dim, name in named)
 
 
 def _with_totals(dims: Sequence[Dimension], joined: str, groups: str) -> str:
-    """The groups once more, and all of them joined; ``whole`` is 1 for the latter.
-
-    Rows are aggregated once, into groups, and only the groups twice.
-    """
+    """By the keys that ``groups`` has, and all together; ``whole`` is 1 for the latter."""
     names = _names(dims)
     if not names:
         return f"SELECT 1 AS whole, {joined} FROM ({groups})"
