@@ -72,7 +72,9 @@ def test_waits_for_a_store_that_is_away_with_bounded_memory(
     tmp_path: Path, chaos: ChaosRun
 ) -> None:
     """Away for a second, in the long run for a minute, while more and more comes."""
-    limits = RangeLimits(max_events=30, linger_s=0.0, max_bytes=20_000)
+    # A minute's backlog in ranges as small as a second's would take a quarter of an hour.
+    times = chaos.pick(short=1, long=20)
+    limits = RangeLimits(max_events=30 * times, linger_s=0.0, max_bytes=20_000 * times)
     store = AwayStore(tmp_path / "store")
     migrate(store)
     with sqlite_log(tmp_path / "log.db") as log:
@@ -97,15 +99,14 @@ def test_waits_for_a_store_that_is_away_with_bounded_memory(
             until(lambda: sink.stats.waiting_for is not None)
             until(lambda: sink.stats.retries > 5)
             chaos.count("checkpoints while the store was away", 2 * rounds)
-            assert max(buffered, sink.stats.buffered_bytes) <= 2 * (20_000 + largest)
+            assert max(buffered, sink.stats.buffered_bytes) <= 2 * (limits.max_bytes + largest)
             assert sink.stats.inserts < 20
             # At most twenty records of each are held; all others show as lag, though it waits.
-            behind = sum(log.end_offset("metered", p) for p in range(2)) - 40
+            behind = sum(log.end_offset("metered", p) for p in range(2)) - 40 * times
             assert behind > 0
             until(lambda: sum(sink.stats.lag.values()) >= behind)
             store.away = False
             wanted = sum(s.truth.counts["events"] + s.truth.counts["refused"] for s in streams)
-            # A minute's backlog in ranges of 30 events takes its time.
             until(lambda: sink.stats.events == wanted, chaos.pick(short=90, long=900))
             assert sink.stats.waiting_for is None
         finally:
