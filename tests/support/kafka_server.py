@@ -79,7 +79,25 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     reason = cannot_start()
     if reason is not None:
         skip_or_fail(reason)
-    with KafkaServer(tmp_path_factory.mktemp("kafka")) as server:
+    with KafkaServer(tmp_path_factory.mktemp("kafka"), quick=True) as server:
+        yield Broker(server.bootstrap)
+
+
+@pytest.fixture(scope="session")
+def quick_kafka(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Broker]:
+    """A shared Kafka that takes sessions of a second, and so soon gives on what a dead member had.
+
+    The session's own; one that was named may not take them, then another is started beside it.
+    """
+    if told() is None:
+        yield request.getfixturevalue("kafka")
+        return
+    reason = cannot_start()
+    if reason is not None:
+        skip_or_fail(reason)
+    with KafkaServer(tmp_path_factory.mktemp("quick-kafka"), quick=True) as server:
         yield Broker(server.bootstrap)
 
 
@@ -96,7 +114,8 @@ def own_kafka(tmp_path: Path) -> Iterator[Callable[..., KafkaServer]]:
 
         def start(**properties: str) -> KafkaServer:
             named = {key.replace("__", "."): value for key, value in properties.items()}
-            server = KafkaServer(tmp_path / f"kafka-{uuid4().hex[:8]}", properties=named)
+            directory = tmp_path / f"kafka-{uuid4().hex[:8]}"
+            server = KafkaServer(directory, properties=named, quick=True)
             return stack.enter_context(server)
 
         yield start

@@ -35,7 +35,10 @@ class SecureKafka:
         self.directory = directory
         self._write_certificates()
         self.server = KafkaServer(
-            directory / "kafka", self.port["PLAINTEXT"], properties=self._properties()
+            directory / "kafka",
+            self.port["PLAINTEXT"],
+            properties=self._properties(),
+            quick=True,
         )
 
     @property

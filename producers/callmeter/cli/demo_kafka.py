@@ -39,7 +39,7 @@ def pipeline(home: Path, *, quiet: bool) -> Iterator[tuple[str, Store, Callable[
 
     with ExitStack() as stack:
         say("starting Apache Kafka (its jars are fetched once)")
-        kafka = stack.enter_context(KafkaServer(home / "kafka"))
+        kafka = stack.enter_context(KafkaServer(home / "kafka", quick=True))
         asyncio.run(apply_topics(KafkaSettings.from_url(kafka.url), partitions=PARTITIONS))
         say(f"starting {WORKERS} workers and a sink on {kafka.url}")
         store_url = f"chdb:{home / 'store'}"
