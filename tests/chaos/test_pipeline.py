@@ -39,8 +39,11 @@ from support.stored import stored
 pytestmark = [pytest.mark.kafka, pytest.mark.chaos, pytest.mark.slow]
 
 PARTITIONS = 6
-#: Beyond the session time-out of workers, 6 s.
-PAUSE_S = (7.0, 10.0)
+#: Session time-out of workers, their own in the long run; paused ones sleep for so much longer.
+SHORT_SESSION_S, SESSION_S = 3, 6
+BEYOND_S = (1.0, 4.0)
+#: After so long the short run's meters tell of envelopes that are missing.
+GAP_S = 4
 KINDS = ("kill meter", "pause worker", "kill notify", "kill broker", "kill watch", "kill sink")
 INJECTED = ("duplicates", "reordered", "late events", "gaps")
 NOTIFY = """
@@ -86,16 +89,19 @@ class Moody:
         return Answer(hang_up=self._turn % 13 == 0)
 
 
-def commands(url: str, home: Path, gap_s: int | None, watches: int) -> dict[str, list[str]]:
+def commands(url: str, home: Path, chaos: ChaosRun) -> dict[str, list[str]]:
     """Three meters, watches, a sink and a notifier."""
     kafka = ["--kafka", url]
-    meter = ["callmeter", "worker", *kafka]
-    if gap_s is not None:
-        meter = ["support.chaos_worker", url, str(gap_s)]
+    if chaos.long:
+        meter = ["callmeter", "worker", *kafka]
+        watches = [[*meter, "--watch"]] * 2
+    else:
+        watches = [["support.chaos_worker", url, str(SHORT_SESSION_S)]]
+        meter = [*watches[0], str(GAP_S)]
     notify = ["--config", str(home / "notify.toml"), "--state", str(home / "notify")]
     return {
         **{f"meter-{n}": meter for n in range(3)},
-        **{f"watch-{n}": ["callmeter", "worker", *kafka, "--watch"] for n in range(watches)},
+        **{f"watch-{n}": watch for n, watch in enumerate(watches)},
         "sink": ["callmeter", "sink", *kafka, "--store", f"chdb:{home / 'store'}"],
         "notify": ["callmeter", "notify", *kafka, *notify],
     }
@@ -118,9 +124,7 @@ def test_faults_change_nothing(
     definitions = budgets(now_us())
     rows = {name.encode(): encode_budget(budget) for name, budget in definitions.items()}
     asyncio.run(publish(settings, "budgets", dict(rows)))
-    fleet_commands = commands(
-        url, tmp_path, chaos.pick(short=4, long=0) or None, chaos.pick(short=1, long=2)
-    )
+    fleet_commands = commands(url, tmp_path, chaos)
     with (
         AlertReceiver(Moody()) as receiver,
         Listener(broker.bootstrap, topic_prefix, PARTITIONS) as heard,
@@ -212,7 +216,8 @@ def inject(chaos: ChaosRun, fleet: Fleet, broker: KafkaServer, heard: Listener) 
         elif kind == "pause worker":
             fleet.until(partial(fleet.names, "meter"), lambda: "no meter runs")
             name = chaos.random.choice(fleet.names("meter") + fleet.names("watch"))
-            fleet.pause(name, chaos.random.uniform(*PAUSE_S))
+            session_s = chaos.pick(short=SHORT_SESSION_S, long=SESSION_S)
+            fleet.pause(name, session_s + chaos.random.uniform(*BEYOND_S))
         else:
             target = kind.removeprefix("kill ")
             fleet.until(partial(fleet.names, target), partial("no {} runs".format, target))

@@ -10,15 +10,15 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from callmeter.log.kafka_server import KafkaServer
 from callmeter_sinks.backoff import Patience
 from callmeter_sinks.clickhouse.store import Store, open_store
 from support.chaos import ChaosRun
+from support.kafka_server import Broker
 from support.metered_topic import Feeder, MeteredTopic
 from support.sink_process import session_s
 from support.store_host import RemoteStore, StoreHost
@@ -43,12 +43,6 @@ STOPPED_BEFORE = "stopped beyond the session before the insert"
 STOPPED_CHECK = "stopped beyond the session before the check"
 STORE_KILLED = "store killed inside the engine"
 IN_THE_LOG = ("aborted transactions", "producer duplicates", "bad lines", "bad envelopes")
-
-
-@pytest.fixture
-def broker(own_kafka: Callable[..., KafkaServer]) -> KafkaServer:
-    """A Kafka that gives a dead member's partitions on after two seconds."""
-    return own_kafka(group__min__session__timeout__ms="1000")
 
 
 def count_log(chaos: ChaosRun, topic: MeteredTopic) -> None:
@@ -136,14 +130,16 @@ def envelopes(store: Store) -> int:
 
 
 def test_two_sinks_and_a_store_under_fire(
-    broker: KafkaServer, topic_prefix: str, tmp_path: Path, chaos: ChaosRun
+    quick_kafka: Broker, topic_prefix: str, tmp_path: Path, chaos: ChaosRun
 ) -> None:
     kinds = [*AIMS, STORE_KILLED, STOPPED_BEFORE, STOPPED_CHECK]
     chaos.expect(*kinds, *IN_THE_LOG)
     rounds = chaos.pick(short=1, long=20)
     faults = kinds * rounds + list(AIMS) * chaos.pick(short=1, long=5)
     chaos.random.shuffle(faults)
-    topic = MeteredTopic(broker.bootstrap, topic_prefix, partitions=PARTITIONS, seed=chaos.seed)
+    topic = MeteredTopic(
+        quick_kafka.bootstrap, topic_prefix, partitions=PARTITIONS, seed=chaos.seed
+    )
     with StoreHost(tmp_path / "store", tmp_path / "s") as host:
         store = RemoteStore(host.address)
         fleet = Fleet(topic.url, host)
@@ -168,13 +164,15 @@ def test_two_sinks_and_a_store_under_fire(
 
 
 def test_a_sink_that_dies_with_its_engine(
-    broker: KafkaServer, topic_prefix: str, tmp_path: Path, chaos: ChaosRun
+    quick_kafka: Broker, topic_prefix: str, tmp_path: Path, chaos: ChaosRun
 ) -> None:
     chaos.expect(*AIMS, *IN_THE_LOG)
     faults = list(AIMS) * chaos.pick(short=1, long=13)
     chaos.random.shuffle(faults)
     where = tmp_path / "store"
-    topic = MeteredTopic(broker.bootstrap, topic_prefix, partitions=PARTITIONS, seed=chaos.seed)
+    topic = MeteredTopic(
+        quick_kafka.bootstrap, topic_prefix, partitions=PARTITIONS, seed=chaos.seed
+    )
     phantoms = 0
     for kind in within(LONGEST_S / 2, faults):
         for _ in range(4):
