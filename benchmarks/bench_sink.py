@@ -90,6 +90,7 @@ class _Nowhere:
     replicated = False
     embedded = True
     cluster = None
+    sharding = None
     name = "nowhere"
 
     def __init__(self) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from callmeter.clock import Clock, SystemClock
 from callmeter.errors import UnreachableError
 from callmeter_sinks.backoff import Patience
+from callmeter_sinks.clickhouse.sharding import Shards
 from callmeter_sinks.clickhouse.store import Store
 from callmeter_sinks.faults import FencedError, StoppedError
 from callmeter_sinks.intents import Books
@@ -31,6 +32,7 @@ _REST_S = 60.0
 class Sink:
     """Moves one topic into the store, exactly once; which one is said by the source.
 
+    Of several shards a partition's writer sees the one that has it.
     ``run`` blocks until ``stop`` (from any thread or a signal handler), or ``end``, which has it
     drain first; ``drain`` blocks until everything is stored that was in the log when it began. One
     call of ``run`` or ``drain`` per object. Raises what stops a
@@ -43,7 +45,7 @@ class Sink:
 
     def __init__(
         self,
-        store: Store,
+        store: Store | Shards,
         source: MeteredSource,
         *,
         name: str = "callmeter",
@@ -54,10 +56,10 @@ class Sink:
         first_retry_s: float = 0.1,
     ) -> None:
         self.topic = source.topic
-        self._store = store
+        self._shards = store if isinstance(store, Shards) else Shards([store])
         self._source = source
         self._stream = STREAMS[source.topic]
-        self._books = Books(store, name, source.topic)
+        self._name = name
         self._limits = limits or self._stream.limits
         self._max_buffered_bytes = max_buffered_bytes
         self._accept_loss = accept_loss
@@ -174,11 +176,12 @@ class Sink:
             known = partition in self._writers or (waits and self._epochs.get(partition) == epoch)
             if known or self._stop.is_set():
                 continue
+            store = self._shards.of(partition)
             writer = PartitionWriter(
                 partition,
                 self._source,
-                self._store,
-                self._books,
+                store,
+                Books(store, self._name, self.topic),
                 limits=self._limits,
                 patience=self._patience,
                 clock=self._clock,

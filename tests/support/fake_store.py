@@ -45,6 +45,7 @@ class FakeStore:
     replicated = False
     embedded = True
     cluster = None
+    sharding = None
     name = "fake"
 
     def __init__(self) -> None:

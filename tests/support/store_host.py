@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from callmeter.errors import UnreachableError
 from callmeter_sinks.clickhouse.chdb_store import ChdbStore
+from callmeter_sinks.clickhouse.sharding import Sharding
 from callmeter_sinks.clickhouse.store import PermanentStoreError, Result, StoreBusyError
 
 _METHODS = ("insert_block", "query", "command", "query_bytes")
@@ -75,6 +76,7 @@ class RemoteStore:
     embedded = True
     replicated = False
     cluster: str | None = None
+    sharding: Sharding | None = None
 
     def __init__(self, address: Path) -> None:
         self.name = f"host:{address}"

@@ -38,14 +38,16 @@ def look_at_store(store: Store, *, thorough: bool) -> Iterator[Finding]:
 
 def _schema(store: Store) -> Finding:
     from callmeter_sinks.clickhouse.migrate import check_schema
+    from callmeter_sinks.clickhouse.sharding import tables_in
 
     check_schema(store)
     version = store.query("SELECT version()").rows[0][0]
     plain = store.query(
-        "SELECT name FROM system.tables WHERE database = currentDatabase() AND name = 'calls' "
+        f"SELECT name FROM system.tables WHERE database = {tables_in(store)} AND name = 'calls' "  # noqa: S608
         "AND engine NOT LIKE 'Replicated%'"
     ).rows
-    text = f"{store.name}: ClickHouse {version}, schema up to date"
+    several = f"{store.sharding.shards} shards, " if store.sharding is not None else ""
+    text = f"{store.name}: ClickHouse {version}, {several}schema up to date"
     if plain and store.replicated:
         # Plain tables on a server lose an insert when a kill falls between two steps (design 14).
         text = f"{store.name}: tables are not Replicated: callmeter migrate makes them so"

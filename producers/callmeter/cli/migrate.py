@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import click
 
 from callmeter.cli import options
 from callmeter.errors import UsageError
+
+if TYPE_CHECKING:
+    from callmeter_sinks.clickhouse.migrate import MigrationReport
 
 _FOREVER = "forever"
 
@@ -28,36 +34,56 @@ def command(
     A server's database is made if there is none. A store that a newer callmeter has migrated is
     refused; a migration that failed says at which statement, and the next run goes on from there.
     Retention counts from arrival, never by event time. An embedded store keeps everything.
+    Several addresses in the URL are several shards: each is migrated, then what reads them all.
 
     \b
     Example: callmeter migrate --store clickhouse://user:password@localhost:8123/callmeter
              callmeter migrate --store … --retention-days calls=365 --retention-days costs=forever
     """
     from callmeter_sinks.clickhouse.migrate import migrate
+    from callmeter_sinks.clickhouse.migrate_shards import migrate_shards
     from callmeter_sinks.clickhouse.retention import apply_retention
-    from callmeter_sinks.clickhouse.store import open_store
+    from callmeter_sinks.clickhouse.store import open_shards
 
     if store_url is None:
         raise UsageError("which store? give --store URL, or set CALLMETER_STORE")
     days = _days(retention_days)
-    store = open_store(store_url, create_database=not dry_run)
+    shards = open_shards(store_url, create_database=not dry_run)
+    read_side: Sequence[str] = ()
     try:
+        store = shards.stores[0]
         if days and store.embedded:
             raise UsageError("--retention-days is for servers: an embedded store keeps everything")
-        report = migrate(store, dry_run=dry_run)
-        kept = [*report.retention, *([] if dry_run else apply_retention(store, days))]
+        if len(shards) > 1:
+            done = migrate_shards(shards, dry_run=dry_run, retention=days)
+            reports, kept, read_side = done.shards, done.retention, done.read_side
+        else:
+            report = migrate(store, dry_run=dry_run)
+            reports = [report]
+            kept = [*report.retention, *([] if dry_run else apply_retention(store, days))]
     finally:
-        store.close()
+        shards.close()
     if quiet:
         return 0
+    for shard, each in enumerate(reports, 1):
+        if len(reports) > 1:
+            click.echo(f"shard {shard} of {len(reports)}, {shards.stores[shard - 1].name}")
+        _show(each)
+    if read_side:
+        click.echo("to be run for the read side:" if dry_run else "the read side, made anew:")
+        for statement in read_side:
+            click.echo(f"  {statement}")
+    if kept:
+        click.echo(f"retention set: {', '.join(dict.fromkeys(kept))}")
+    return 0
+
+
+def _show(report: MigrationReport) -> None:
     for step in report.steps:
         done = "done now" if step.version in report.applied else step.state.value
         click.echo(f"{step.version:04} {step.name:<24} {done} {step.detail}".rstrip())
     if not report.applied and not report.pending:
         click.echo("the schema is up to date")
-    if kept:
-        click.echo(f"retention set: {', '.join(dict.fromkeys(kept))}")
-    return 0
 
 
 def _days(given: tuple[str, ...]) -> dict[str, int | None]:

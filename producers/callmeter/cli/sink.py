@@ -55,7 +55,7 @@ def command(
     from callmeter_sinks.clickhouse.chdb_store import ChdbStore
     from callmeter_sinks.clickhouse.migrate import check_schema, migrate
     from callmeter_sinks.clickhouse.shim import ShimServer
-    from callmeter_sinks.clickhouse.store import open_store
+    from callmeter_sinks.clickhouse.store import open_shards
     from callmeter_sinks.group import SinkGroup
     from callmeter_sinks.sink import Sink
     from callmeter_sinks.streams import STREAMS
@@ -64,12 +64,14 @@ def command(
         raise UsageError("into which store? give --store URL, or set CALLMETER_STORE")
     settings = KafkaSettings.from_url(kafka_url)
     with ExitStack() as stack:
-        store = open_store(store_url)
-        stack.callback(store.close)
+        shards = open_shards(store_url)
+        stack.callback(shards.close)
+        store = shards.stores[0]
         if isinstance(store, ChdbStore):
             migrate(store)
         else:
-            check_schema(store)
+            for each in shards.stores:
+                check_schema(each)
         if serve_port is not None:
             if not isinstance(store, ChdbStore):
                 raise UsageError("--serve is for a chdb: store; a server is asked directly")
@@ -82,7 +84,7 @@ def command(
             group = "sink" if topic == METERED.name else f"sink.{topic}"
             source = KafkaGroupReader(settings, topic, group=group, log_id=log_id, whole=drain)
             stack.callback(source.close)
-            return Sink(store, source, accept_loss=accept_loss)
+            return Sink(shards, source, accept_loss=accept_loss)
 
         sink = SinkGroup([make(topic) for topic in STREAMS])
         if metrics_at is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
+from callmeter_sinks.clickhouse.sharding import tables_in
 from callmeter_sinks.clickhouse.store import Store
 
 _TTL = re.compile(r"\bTTL\b.*?toIntervalDay\((\d+)\)", re.DOTALL)
@@ -18,8 +19,8 @@ def horizons(store: Store) -> dict[str, datetime]:
     ahead; a day of margin covers those, and the day under way.
     """
     answer = store.query(
-        "SELECT name, create_table_query, now('UTC') FROM system.tables "
-        "WHERE database = currentDatabase()"
+        "SELECT name, create_table_query, now('UTC') FROM system.tables "  # noqa: S608
+        f"WHERE database = {tables_in(store)}"
     )
     found = {}
     for name, statement, now in answer.rows:

@@ -18,6 +18,7 @@ from callmeter.errors import CannotWriteError, ConfigError, MissingExtraError
 from callmeter_sinks.clickhouse import params as binding
 from callmeter_sinks.clickhouse.lock import OwnedDirectory
 from callmeter_sinks.clickhouse.refusals import refused
+from callmeter_sinks.clickhouse.sharding import Sharding
 from callmeter_sinks.clickhouse.store import INSERT_SETTINGS, PermanentStoreError, Result
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class ChdbStore:
     embedded = True
     replicated = False
     cluster: str | None = None
+    sharding: Sharding | None = None
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).absolute()

@@ -11,6 +11,7 @@ from callmeter.errors import MissingExtraError, UnreachableError
 from callmeter_sinks.clickhouse import params as binding
 from callmeter_sinks.clickhouse.http_url import HttpUrl
 from callmeter_sinks.clickhouse.refusals import refused
+from callmeter_sinks.clickhouse.sharding import Sharding
 from callmeter_sinks.clickhouse.store import INSERT_SETTINGS, PermanentStoreError, Result
 
 if TYPE_CHECKING:
@@ -29,9 +30,19 @@ class HttpStore:
 
     embedded = False
 
-    def __init__(self, url: HttpUrl, *, create_database: bool = False) -> None:
+    def __init__(
+        self,
+        url: HttpUrl,
+        *,
+        create_database: bool = False,
+        sharding: Sharding | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        """``settings`` go with every statement; ``sharding`` says which of several shards it is."""
         self.replicated = url.replicated
         self.cluster = url.cluster
+        self.sharding = sharding
+        self._settings = dict(settings or {})
         self.name = url.display()
         self._closed = False
         if create_database and url.database != "default":
@@ -57,6 +68,7 @@ class HttpStore:
                 connect_timeout=min(10, url.timeout_s),
                 send_receive_timeout=url.timeout_s,
                 client_name="callmeter",
+                settings=self._settings,
                 # One session admits one statement at a time; without one, threads do not collide.
                 autogenerate_session_id=False,
                 tz_mode="aware",

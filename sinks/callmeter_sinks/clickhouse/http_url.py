@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from callmeter.errors import ConfigError
 from callmeter_sinks.clickhouse.params import is_identifier
@@ -31,6 +31,34 @@ class HttpUrl:
     timeout_s: int = 300
     compress: str | bool = "lz4"
     replicated: bool = True
+
+    @classmethod
+    def parse_shards(cls, url: str, environ: Mapping[str, str]) -> tuple[HttpUrl, ...]:
+        """One server a shard, in the order of the shards: ``clickhouse://host,host/db?cluster=NAME``.
+
+        One address is one store, and everything is as ``parse`` says. Several are refused without
+        ``cluster``, and an address may be named once.
+        """
+        parts = urlsplit(url)
+        credentials, at, hosts = parts.netloc.rpartition("@")
+        shards = tuple(
+            cls.parse(urlunsplit(parts._replace(netloc=f"{credentials}{at}{host}")), environ)
+            for host in hosts.split(",")
+        )
+        if len(shards) == 1:
+            return shards
+        if shards[0].cluster is None:
+            raise ConfigError(
+                f"the store's URL names {len(shards)} hosts, so {len(shards)} shards, and no "
+                "cluster that has them: add ?cluster=NAME"
+            )
+        named = [(shard.host, shard.port) for shard in shards]
+        for place, address in enumerate(named):
+            if address in named[:place]:
+                raise ConfigError(
+                    f"the store's URL names {address[0]}:{address[1]} twice: one address a shard"
+                )
+        return shards
 
     @classmethod
     def parse(cls, url: str, environ: Mapping[str, str]) -> HttpUrl:

@@ -13,9 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from callmeter._version import __version__
 from callmeter.errors import ConfigError, NewerSchemaError
+from callmeter_sinks.clickhouse import shard_book
 from callmeter_sinks.clickhouse.retention import begin_retention
 from callmeter_sinks.clickhouse.sql_files import Deployment, SqlFile, render, shipped
 from callmeter_sinks.clickhouse.store import PermanentStoreError, Store
@@ -166,22 +168,41 @@ class _Recorded:
 
 
 def _recorded(store: Store) -> dict[int, _Recorded]:
-    """The newest row of each version; empty for a store that was never migrated."""
-    there = store.query(
-        "SELECT count() FROM system.tables "
-        "WHERE database = currentDatabase() AND name = 'schema_migrations'"
-    )
-    if not there.rows[0][0]:
-        return {}
-    result = store.query(
-        "SELECT version, argMax((name, checksum, state, detail, program), at) AS newest "
-        "FROM schema_migrations GROUP BY version ORDER BY version",
-        settings=_CONSISTENT if store.replicated else None,
-    )
-    return {
-        version: _Recorded(newest[0], newest[1], State(newest[2]), newest[3], newest[4])
-        for version, newest in result.rows
+    """The newest row of each version; empty for a store that was never migrated.
+
+    Of a read side the row of the shard that is furthest behind. ``ConfigError`` if the store is not
+    the shard that its URL says (``shard_book``).
+    """
+    there = {
+        name
+        for (name,) in store.query(
+            "SELECT name FROM system.tables WHERE database = currentDatabase() "
+            "AND name IN ('schema_migrations', 'shards')"
+        ).rows
     }
+    rows = _newest(store) if "schema_migrations" in there else []
+    shard_book.check_sharding(store, noted=shard_book.TABLE in there, filled=bool(rows))
+    found: dict[int, list[_Recorded]] = {}
+    for version, newest in rows:
+        row = _Recorded(newest[0], newest[1], State(newest[2]), newest[3], newest[4])
+        found.setdefault(version, []).append(row)
+    sharding = store.sharding
+    everywhere = sharding.shards if sharding is not None and sharding.reading else 1
+    return {
+        version: min(each, key=lambda row: row.state is State.DONE)
+        for version, each in found.items()
+        if len(each) == everywhere
+    }
+
+
+def _newest(store: Store) -> list[tuple[Any, ...]]:
+    """The newest row of each version, on each shard of a read side."""
+    shard = "_shard_num, " if store.sharding is not None and store.sharding.reading else ""
+    return store.query(
+        "SELECT version, argMax((name, checksum, state, detail, program), at) AS newest "  # noqa: S608
+        f"FROM schema_migrations GROUP BY {shard}version ORDER BY version",
+        settings=_CONSISTENT if store.replicated else None,
+    ).rows
 
 
 def _compared(ours: Sequence[SqlFile], recorded: dict[int, _Recorded]) -> list[Step]:

@@ -76,6 +76,12 @@ class SqlFile:
         """The tables that the file makes."""
         return _TABLE.findall(self.sql)
 
+    @property
+    def stored(self) -> list[str]:
+        """Those of its tables that store rows: the others only feed views."""
+        made = ((_TABLE.match(text), text) for text in split(self.sql))
+        return [table[1] for table, text in made if table and "MergeTree" in text]
+
     def statements(self, deployment: Deployment) -> list[str]:
         """The statements, rendered.
 

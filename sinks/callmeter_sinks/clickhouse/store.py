@@ -3,6 +3,8 @@
     open_store("chdb:./.callmeter/store")                       ClickHouse inside this process
     open_store("clickhouse://user:password@host:8123/callmeter")     a server over HTTP
     open_store("clickhouses://host:8443/callmeter?cluster=main")     the same with TLS, on a cluster
+    open_store("clickhouse://host1,host2/callmeter?cluster=main")    several shards, to be read
+    open_shards("clickhouse://host1,host2/callmeter?cluster=main")   the same, to be written to
 
 Errors of a store:
 
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from callmeter.errors import CallmeterError, ConfigError, UnreachableError
+from callmeter_sinks.clickhouse.sharding import Sharding, Shards
 
 #: Settings of every insert (design 8): one insert is one block whatever its size, so that the same
 #: bytes under the same token make the same blocks, and each view's target deduplicates them too.
@@ -108,6 +111,7 @@ class Store(Protocol):
     embedded: bool  # the engine is in this process
     replicated: bool  # tables must be Replicated*MergeTree (every real server)
     cluster: str | None  # ON CLUSTER name, None for a single node
+    sharding: Sharding | None  # which of several shards this is, None for a store that is whole
     name: str  # for people, without secrets
 
     def command(
@@ -185,6 +189,8 @@ def open_store(
     ``CALLMETER_STORE_PASSWORD`` or ``CALLMETER_STORE_PASSWORD_FILE``. Query options of a server
     URL: ``cluster=NAME``, ``ca=FILE``, ``verify=no``, ``timeout=SECONDS``,
     ``compress=lz4|zstd|gzip|no``, ``replicated=no`` (tests only).
+    Several addresses are several shards, in order, and what is opened is their read side: SELECT
+    alone, over all. ``open_shards`` opens them to be written to.
     ``create_database`` makes a server's database first (``callmeter migrate``).
     Raises ``ConfigError`` for a URL that is none of the forms, and the module's errors.
     """
@@ -198,9 +204,36 @@ def open_store(
     if scheme in ("clickhouse", "clickhouses"):
         from callmeter_sinks.clickhouse.http_store import HttpStore
         from callmeter_sinks.clickhouse.http_url import HttpUrl
+        from callmeter_sinks.clickhouse.read_side import open_read_side
 
-        parsed = HttpUrl.parse(url, os.environ if environ is None else environ)
-        return HttpStore(parsed, create_database=create_database)
+        shards = HttpUrl.parse_shards(url, os.environ if environ is None else environ)
+        if len(shards) > 1:
+            return open_read_side(shards)
+        return HttpStore(shards[0], create_database=create_database)
     raise ConfigError(
         "a store is chdb:DIR, clickhouse://user:password@host:port/db or clickhouses://…"
     )
+
+
+def open_shards(
+    url: str, environ: Mapping[str, str] | None = None, *, create_database: bool = False
+) -> Shards:
+    """Open every shard that ``url`` names, to write to it; a store that is whole is its one shard.
+
+    The caller closes them. Options and errors are those of ``open_store``.
+    """
+    if url.partition(":")[0] not in ("clickhouse", "clickhouses"):
+        return Shards([open_store(url, environ, create_database=create_database)])
+    from callmeter_sinks.clickhouse.http_store import HttpStore
+    from callmeter_sinks.clickhouse.http_url import HttpUrl
+
+    urls = HttpUrl.parse_shards(url, os.environ if environ is None else environ)
+    opened: list[Store] = []
+    try:
+        for index, each in enumerate(urls):
+            sharding = Sharding(len(urls), each.database, index) if len(urls) > 1 else None
+            opened.append(HttpStore(each, create_database=create_database, sharding=sharding))
+    except BaseException:
+        Shards(opened).close()
+        raise
+    return Shards(opened)
