@@ -5,6 +5,9 @@ Rows are not deleted but emptied, so counts, tokens, money and ledger are as the
 value. Statements that change rows name the user by SHA-256 only, because the engine keeps their
 text. May be repeated: notes go first and the calls that name the user last, so nothing is missed if
 it is cut short. What it cannot reach is in ``OUT_OF_REACH``.
+
+A note may lie on another shard than its call. So of several shards the calls that have notes are
+read over all of them first, and each shard is told which they are.
 """
 
 # ruff: noqa: S608 - only text of this module is put together; every value is bound
@@ -12,13 +15,15 @@ it is cut short. What it cannot reach is in ``OUT_OF_REACH``.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 
 from callmeter.clock import Clock, SystemClock
 from callmeter.errors import UsageError
+from callmeter_sinks.clickhouse.sharding import Shards
 from callmeter_sinks.clickhouse.store import Store
 
 #: For people, one sentence each.
@@ -32,6 +37,7 @@ OUT_OF_REACH = (
 )
 _NIL = "00000000-0000-0000-0000-000000000000"
 _THEM = "hex(SHA256({})) = {{sha:String}}"
+_THEM_NAMED = "{sha:String}"
 _IN_MAP = "arrayExists(v -> hex(SHA256(v)) = {sha:String}, mapValues(%s))"
 _USER = _THEM.format("user")
 _TAGS = _IN_MAP % "tags"
@@ -60,6 +66,9 @@ _ON_THEIR_CALLS = (
     f"call_id != toUUID('{_NIL}') AND call_id IN (SELECT call_id FROM calls WHERE {_CALLS} "
     f"UNION ALL SELECT call_id FROM calls_open WHERE {_CALLS})"
 )
+#: The same where the calls were read before, so many at a time.
+_ON_THESE_CALLS = "call_id IN {calls:Array(UUID)}"
+_AT_ONCE = 5_000
 #: In this order: who a note belongs to is known as long as its call is.
 _STEPS = (
     _Step("annotations", f"text != '' AND {_ON_THEIR_CALLS}", "text = '', metadata = ''"),
@@ -137,31 +146,54 @@ def forget(
     user: str,
     *,
     reference: str = "",
+    shards: Shards | None = None,
     on_table: Callable[[str], None] = lambda _: None,
     clock: Clock | None = None,
 ) -> Forgotten:
     """Empty every row, then write one audit entry: how many rows of which table, ``reference``.
 
-    Neither the id nor a digest of it is in the entry. Returns when no query sees the texts any
-    more; the engine removes the old parts from disk within minutes.
+    With several ``shards`` ``store`` is their read side. Neither the id nor a digest of it is in
+    the entry. Returns when no query sees the texts any more; the engine removes the old parts from
+    disk within minutes.
     """
     bound = _bound(user)
+    places = shards or Shards([store])
     found = find(store, user)
     for step in _STEPS:
         on_table(step.table)
         if not found.rows[step.table]:
             continue
-        if step.update:
-            sql = f"ALTER TABLE {step.table}{_on_cluster(store)} UPDATE {step.update} "
-            store.command(f"{sql}WHERE {step.where}", bound, _SETTINGS)
-        else:
-            store.command(f"DELETE FROM {step.table} WHERE {step.where}", bound, _SETTINGS)
+        for where, values in _portions(store, step, bound, several=len(places) > 1):
+            for place in places.stores:
+                sql = f"DELETE FROM {step.table}"
+                if step.update:
+                    sql = f"ALTER TABLE {step.table}{_on_cluster(place)} UPDATE {step.update}"
+                place.command(f"{sql} WHERE {where}", values, _SETTINGS)
     for aside in _ASIDE:
         on_table(aside.table)
         if found.rows[aside.table]:
-            _empty_lines(store, aside, _json(user))
-    _record(store, found, reference, clock or SystemClock())
+            for place in places.stores:
+                _empty_lines(place, aside, _json(user))
+    _record(places.stores[0], found, reference, clock or SystemClock())
     return found
+
+
+def _portions(
+    store: Store, step: _Step, bound: Mapping[str, str], *, several: bool
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Conditions that a shard can decide by itself, and their values."""
+    if not several or _ON_THEIR_CALLS not in step.where:
+        yield step.where, bound
+        return
+    where = step.where.replace(_ON_THEIR_CALLS, _ON_THESE_CALLS)
+    answer = store.query(
+        f"SELECT DISTINCT toString(call_id) FROM {step.table} WHERE {_ON_THEIR_CALLS}", bound
+    )
+    calls = [call for (call,) in answer.rows]
+    them = bound if _THEM_NAMED in where else {}
+    # Once at least: a row may be theirs for another reason.
+    for at in range(0, max(len(calls), 1), _AT_ONCE):
+        yield where, {**them, "calls": calls[at : at + _AT_ONCE]}
 
 
 def _bound(user: str) -> dict[str, str]:
@@ -195,7 +227,9 @@ def _empty_lines(store: Store, aside: _Aside, json: str) -> None:
 
 
 def _on_cluster(store: Store) -> str:
-    return f" ON CLUSTER `{store.cluster}`" if store.cluster else ""
+    """Nothing for a shard: a change replicates there, and each of the others is told by itself."""
+    several = store.sharding is not None
+    return f" ON CLUSTER `{store.cluster}`" if store.cluster and not several else ""
 
 
 def _record(store: Store, found: Forgotten, reference: str, clock: Clock) -> None:

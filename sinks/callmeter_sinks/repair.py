@@ -9,6 +9,7 @@
 Every step may be repeated, so a repair that was cut short is simply started again; until then
 ``verify`` shows what is missing. No sink may write meanwhile: one that claims a partition is
 noticed before every step, and the repair stops. docs/decisions/0016-repair.md says why so.
+Of several shards each is repaired by itself, from the partitions that it has (``ShardSource``).
 """
 
 # ruff: noqa: S608 - only names that the engine lists are put together; every value is bound
@@ -68,6 +69,15 @@ class Repaired:
     still_refused: list[int] = field(default_factory=list)
     #: Days whose single rows retention may have removed: their rollups are as they were.
     left_days: list[str] = field(default_factory=list)
+
+    def add(self, other: Repaired) -> None:
+        """Join what was done to another shard."""
+        self.events += other.events
+        self.records += other.records
+        self.days += other.days
+        self.lifted += other.lifted
+        self.still_refused += other.still_refused
+        self.left_days = sorted({*self.left_days, *other.left_days})
 
 
 class Repair:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from callmeter.errors import UsageError
 from callmeter.log.dirlock import DirectoryLock
 
 if TYPE_CHECKING:
+    from callmeter_sinks.clickhouse.sharding import Shards
     from callmeter_sinks.clickhouse.store import Store
     from callmeter_sinks.forget import Forgotten
 
@@ -51,14 +52,14 @@ def command(
     """
     from callmeter_sinks.forget import OUT_OF_REACH, find, forget
 
-    with _store(directory, store_url) as store:
+    with _store(directory, store_url) as (store, shards):
         found = find(store, user)
         if not as_json:
             _show(found)
         if not dry_run and found.total:
             if not yes and not click.confirm("Empty these rows? It cannot be undone"):
                 raise UsageError("nothing was changed; --yes does not ask")
-            found = forget(store, user, reference=reference)
+            found = forget(store, user, reference=reference, shards=shards)
     if as_json:
         said = {"rows": found.rows, "audit_entries": found.audit_entries, "dry_run": dry_run}
         click.echo(orjson.dumps({**said, "out_of_reach": OUT_OF_REACH}))
@@ -71,27 +72,29 @@ def command(
 
 
 @contextmanager
-def _store(directory: Path | None, store_url: str | None) -> Iterator[Store]:
-    """A store that may be written to."""
-    from callmeter_sinks.clickhouse.store import open_store
+def _store(directory: Path | None, store_url: str | None) -> Iterator[tuple[Store, Shards]]:
+    """A store that may be written to: what is read, and its shards, which may be one."""
+    from callmeter_sinks.clickhouse.sharding import Shards
+    from callmeter_sinks.clickhouse.store import open_shards, open_store
 
     if directory is not None and store_url is not None:
         raise UsageError("give --dir or --store, not both")
-    if store_url is not None:
-        store = open_store(store_url)
-        try:
-            yield store
-        finally:
-            store.close()
-        return
-    home = directory or Path(options.DEFAULT_DIR)
-    target.require_data(home)
-    with DirectoryLock(home):
+    with ExitStack() as stack:
+        if store_url is not None:
+            shards = open_shards(store_url)
+            stack.callback(shards.close)
+            store = shards.stores[0]
+            if len(shards) > 1:
+                store = open_store(store_url)
+                stack.callback(store.close)
+            yield store, shards
+            return
+        home = directory or Path(options.DEFAULT_DIR)
+        target.require_data(home)
+        stack.enter_context(DirectoryLock(home))
         store = open_store(f"chdb:{home / STORE_DIRECTORY}")
-        try:
-            yield store
-        finally:
-            store.close()
+        stack.callback(store.close)
+        yield store, Shards([store])
 
 
 def _show(found: Forgotten) -> None:

@@ -21,6 +21,7 @@ from callmeter.errors import UsageError
 from callmeter.log.dirlock import DirectoryLock
 
 if TYPE_CHECKING:
+    from callmeter_sinks.clickhouse.sharding import Shards
     from callmeter_sinks.clickhouse.store import Store
     from callmeter_sinks.repair import Repaired
     from callmeter_sinks.repair_plan import RepairPlan, Wanted
@@ -64,11 +65,11 @@ def command(
     Example: callmeter repair --dry-run
              callmeter repair --partition 3 --first 1200 --last 1300 --yes
     """
-    from callmeter_sinks.repair_plan import Wanted, plan_repair
+    from callmeter_sinks.repair_plan import Wanted
 
     wanted = Wanted.of(partition, first, last, since, until)
-    with _places(directory, kafka_url, store_url) as (store, source):
-        plan = plan_repair(store, source, wanted)
+    with _places(directory, kafka_url, store_url) as (shards, source):
+        plan = _planned(shards, source, wanted)
         if not as_json:
             _show(plan)
         if dry_run or not plan.ranges:
@@ -77,7 +78,7 @@ def command(
             return
         if not yes and not click.confirm("Rebuild this? Sinks must not run meanwhile"):
             raise UsageError("nothing was changed; --yes does not ask")
-        done = _carry_out(store, source, wanted, quiet=quiet)
+        done = _carry_out(shards, source, wanted, quiet=quiet)
     if as_json:
         click.echo(orjson.dumps({**_json(plan), "done": _done(done)}))
     elif not quiet:
@@ -87,19 +88,20 @@ def command(
 @contextmanager
 def _places(
     directory: Path | None, kafka_url: str | None, store_url: str | None
-) -> Iterator[tuple[Store, MeteredSource]]:
+) -> Iterator[tuple[Shards, MeteredSource]]:
     """Store and log, with nobody else in an embedded directory."""
-    from callmeter_sinks.clickhouse.store import open_store
+    from callmeter_sinks.clickhouse.sharding import Shards
+    from callmeter_sinks.clickhouse.store import open_shards
 
     if kafka_url is not None:
         if directory is not None or store_url is None:
             raise UsageError("give --kafka and --store, or --dir")
-        store = open_store(store_url)
+        shards = open_shards(store_url)
         try:
             with _kafka(kafka_url) as source:
-                yield store, source
+                yield shards, source
         finally:
-            store.close()
+            shards.close()
         return
     if store_url is not None:
         raise UsageError("from which log? give --kafka beside --store, or --dir")
@@ -114,7 +116,7 @@ def _places(
         embedded = ChdbStore(home / STORE_DIRECTORY)
         try:
             migrate(embedded)
-            yield embedded, SqliteSource(log)
+            yield Shards([embedded]), SqliteSource(log)
         finally:
             embedded.close()
 
@@ -134,24 +136,56 @@ def _kafka(url: str) -> Iterator[MeteredSource]:
         source.close()
 
 
-def _carry_out(store: Store, source: MeteredSource, wanted: Wanted, *, quiet: bool) -> Repaired:
-    from callmeter_sinks.repair import Repair
+def _by_shard(
+    shards: Shards, source: MeteredSource, wanted: Wanted
+) -> Iterator[tuple[Store, MeteredSource]]:
+    """Each shard with the partitions it has, but for those of which nothing is wanted."""
+    from callmeter_sinks.shard_source import ShardSource
+
+    number = len(shards)
+    if number == 1:
+        yield shards.stores[0], source
+        return
+    partition = wanted.partition
+    if partition is not None and partition not in source.assignment():
+        raise UsageError(f"there is no partition {partition}: 0 to {len(source.assignment()) - 1}")
+    for index, store in enumerate(shards.stores):
+        if partition is None or partition % number == index:
+            yield store, ShardSource(source, number, index)
+
+
+def _planned(shards: Shards, source: MeteredSource, wanted: Wanted) -> RepairPlan:
+    from callmeter_sinks.repair_plan import RepairPlan, plan_repair
+
+    plans = [plan_repair(*place, wanted) for place in _by_shard(shards, source, wanted)]
+    return RepairPlan(source.log_id, [each for plan in plans for each in plan.ranges])
+
+
+def _carry_out(shards: Shards, source: MeteredSource, wanted: Wanted, *, quiet: bool) -> Repaired:
+    from callmeter_sinks.repair import Repair, Repaired
     from callmeter_sinks.repair_plan import plan_repair
 
+    done = Repaired()
     with _bars(not quiet) as bars:
         events = bars.add_task("events", total=None)
         days = bars.add_task("days", total=None)
-        repair = Repair(
-            store,
-            source,
-            on_events=lambda number: bars.advance(events, number),
-            on_days=lambda number: bars.advance(days, number),
-        )
-        repair.settle()
-        plan = plan_repair(store, source, wanted)  # with what the sink has just brought
-        bars.update(events, total=plan.events)
-        bars.update(days, total=len(plan.days))
-        return repair.run(plan)
+        planned_events = planned_days = 0
+        for store, partitions in _by_shard(shards, source, wanted):
+            repair = Repair(
+                store,
+                partitions,
+                on_events=lambda number: bars.advance(events, number),
+                on_days=lambda number: bars.advance(days, number),
+            )
+            repair.settle()
+            plan = plan_repair(store, partitions, wanted)  # with what the sink has just brought
+            planned_events += plan.events
+            planned_days += len(plan.days)
+            bars.update(events, total=planned_events)
+            bars.update(days, total=planned_days)
+            if plan.ranges:
+                done.add(repair.run(plan))
+    return done
 
 
 def _bars(shown: bool) -> Progress:

@@ -25,6 +25,8 @@ READ_SETTINGS: Mapping[str, str] = {
     # A sum without a shard's part would be a wrong answer: whatever the server's profile says, a
     # question fails while a shard is away.
     "skip_unavailable_shards": "0",
+    # The statements of one answer see the same replica of a shard, while it is there.
+    "load_balancing": "in_order",
 }
 #: Tables that migrations keep beside those of the numbered files.
 _KEPT = ("schema_migrations", "shards")

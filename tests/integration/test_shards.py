@@ -1,0 +1,305 @@
+"""Two shards filled by real sinks and read through ``Distributed``: the same as one store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from callmeter.cli.repair import _carry_out
+from callmeter.errors import ConfigError
+from callmeter.log.sqlite_log import SqliteLog
+from callmeter.schema.budgets import Budget
+from callmeter_sinks.bill import reconcile
+from callmeter_sinks.bill_forms import Bill, BillKey
+from callmeter_sinks.clickhouse.migrate import check_schema
+from callmeter_sinks.clickhouse.sharding import Sharding, Shards
+from callmeter_sinks.clickhouse.store import PermanentStoreError, Store
+from callmeter_sinks.dashboard.app import dashboard_app
+from callmeter_sinks.forget import find, forget
+from callmeter_sinks.progress import arrived
+from callmeter_sinks.queries import Queries, details, repricing
+from callmeter_sinks.queries.arrivals import newest
+from callmeter_sinks.queries.opening import Origins, is_stored, opening_spend
+from callmeter_sinks.queries.twice import metered_twice
+from callmeter_sinks.repair_plan import Wanted
+from callmeter_sinks.run_metadata import run_calls
+from callmeter_sinks.sink import Sink
+from callmeter_sinks.source import SqliteSource
+from callmeter_sinks.streams import STREAMS
+from callmeter_sinks.verify import verify
+from callmeter_sinks.writer import PartitionWriter
+from support.ledger import call_id
+from support.sharded_traffic import FORGOTTEN, ORIGINS, PARTITIONS, TRACE, USER, fill
+from support.stored import stored
+from support.two_shards import DATABASES, DatabaseStore, TwoShards, two_shards
+
+
+class KilledError(Exception):
+    """What ends a sink in the middle of an insert."""
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqliteLog]:
+    log = SqliteLog(tmp_path_factory.mktemp("shards-log") / "log.db", partitions=PARTITIONS)
+    fill(log)
+    yield log
+    log.close()
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory, log: SqliteLog) -> Iterator[TwoShards]:
+    """Both shards and the whole store hold the same log; a sink of the shards was killed once."""
+    with two_shards(tmp_path_factory.mktemp("shards") / "db") as two:
+        shard = two.shards.stores[1]
+        insert = shard.insert_block
+
+        def insert_and_die(table: str, *args: Any, **more: Any) -> None:
+            insert(table, *args, **more)
+            if table == "landing":
+                raise KilledError
+
+        with pytest.MonkeyPatch.context() as dying:
+            dying.setattr(shard, "insert_block", insert_and_die)
+            dying.setattr(PartitionWriter, "rest", lambda *_: None)
+            with pytest.raises(KilledError):
+                Sink(two.shards, SqliteSource(log)).drain()
+        rebuilt = 0
+        for topic in STREAMS:
+            rebuilt += Sink(two.shards, SqliteSource(log, topic)).drain().rebuilds
+            Sink(two.whole, SqliteSource(log, topic)).drain()
+        assert rebuilt, "the killed sink's range was not inserted again"
+        yield two
+
+
+def test_a_partition_lies_whole_on_its_shard(two: TwoShards) -> None:
+    for index, store in enumerate(two.shards.stores):
+        for table in ("envelopes", "calls", "costs", "metrics", "rollup_controls", "sink_intents",
+                      "sink_claims", "alerts", "budget_status", "in_flight", "audit"):  # fmt: skip
+            found = {p for (p,) in store.query(f"SELECT DISTINCT partition FROM {table}").rows}
+            assert found
+            assert {partition % len(two.shards) for partition in found} == {index}, table
+
+
+def test_the_shards_hold_what_one_store_holds(two: TwoShards) -> None:
+    assert stored(two.reading) == stored(two.whole)
+    ours, theirs = verify(two.reading), verify(two.whole)
+    assert ours.equal
+    assert ours.to_json() == theirs.to_json()
+    assert len(ours.gaps) >= PARTITIONS
+
+
+_MARCH = {
+    "since": datetime(2026, 3, 3, tzinfo=UTC),
+    "until": datetime(2026, 3, 5, 10, 30, 1, tzinfo=UTC),
+}
+_BILL = Bill("plain", "", {BillKey(date(2026, 3, 3), "openai", "", "gpt-4o"): 10**12})
+_BUDGET = Budget(id="team", version=1, window="day", scope={}, per="user", limit_pico=10**12)
+#: Every method of ``Queries`` at least once; ``test_every_question_is_asked`` counts them.
+QUESTIONS: dict[str, Callable[[Queries], Any]] = {
+    "report": lambda ask: ask.report(),
+    "report by windows": lambda ask: ask.report(by=["hour", "model"], **_MARCH),
+    "report by day": lambda ask: ask.report(by=["day"], filters={"model": "gpt-4o"}),
+    "report by minute": lambda ask: ask.report(by=["minute", "service"], top=3, **_MARCH),
+    "report by user": lambda ask: ask.report(by=["user"], latencies=False, **_MARCH),
+    "report of users": lambda ask: ask.report(by=["user", "session"], top=5, order="-calls"),
+    "report by tag": lambda ask: ask.report(by=["tag:team", "error_type"], project="shop"),
+    "report_table": lambda ask: ask.report_table(by=["model", "day"]).to_pylist(),
+    "calls_table": lambda ask: sorted(map(str, ask.calls_table(project="shop").to_pylist())),
+    "usage": lambda ask: ask.usage(by=["model", "day"]),
+    "usage by user": lambda ask: ask.usage(by=["user"], **_MARCH),
+    "operations": lambda ask: sorted(map(str, ask.operations(by=["operation", "day"]))),
+    "calls": lambda ask: ask.calls(limit=500),
+    "calls of a user": lambda ask: ask.calls(filters={"user": USER}, limit=3),
+    "errors": lambda ask: sorted(map(_but_example, ask.errors(**_MARCH))),
+    "errors ever": lambda ask: sorted(map(_but_example, ask.errors())),
+    "trace": lambda ask: ask.trace(TRACE),
+    "trace of a project": lambda ask: ask.trace(TRACE, project="shop"),
+    "series": lambda ask: ask.series("loss", experiment="run-1"),
+    "series by time": lambda ask: ask.series("loss", labels=["rank=1"], order="timestamp"),
+    "catalog": lambda ask: ask.catalog(),
+    "experiments": lambda ask: ask.experiments(text="warmup", metadata=["rank2"]),
+    "experiments ever": lambda ask: ask.experiments(),
+    "alerts": lambda ask: ask.alerts(),
+    "alerts of a project": lambda ask: ask.alerts(project="shop", kind="gap"),
+    "stuck": lambda ask: ask.stuck(),
+    "in_flight": lambda ask: ask.in_flight(),
+    "budget_status": lambda ask: ask.budget_status(),
+    "budget_status of a project": lambda ask: ask.budget_status(project="shop"),
+    "gaps": lambda ask: ask.gaps(closed=True),
+    "audit": lambda ask: ask.audit(),
+    "program_metrics": lambda ask: ask.program_metrics("bot"),
+    "sources": lambda ask: ask.sources(),
+    "dead_letters": lambda ask: sorted(map(str, ask.dead_letters(limit=500))),
+}  # fmt: skip
+#: What reads a store beside ``Queries``.
+OTHERS: dict[str, Callable[[Store], Any]] = {
+    "arrived": lambda store: arrived(store, [row.source for row in Queries(store).sources()]),
+    "bill": lambda store: reconcile(store, _BILL),
+    "corrections": lambda store: details.corrections_of(store, [call_id(11), call_id(12)]),
+    "dead letters by reason": lambda store: details.dead_letter_reasons(
+        store, since=None, until=None, project=None),
+    "last values": lambda store: details.last_values(store, "run-1", project="shop"),
+    "notes": lambda store: details.notes(store, "run-1", project="shop", limit=9),
+    "newest": lambda store: newest(store, 200),
+    "priced calls": lambda store: list(
+        repricing.priced_calls(store, since=None, until=None, project="shop")),
+    "projects": lambda store: repricing.projects(store, since=None, until=None, project=None),
+    "run": lambda store: run_calls(store, "run", "r1"),
+    "trace of a call": lambda store: details.trace_of_call(store, call_id(12), project=None),
+    "twice": lambda store: metered_twice(store, since=None),
+    "unpriced": lambda store: repricing.unpriced(store, since=None, until=None, project=None),
+}  # fmt: skip
+
+
+def _but_example(row: Any) -> tuple[str, ...]:
+    """Of calls that failed in the same microsecond any may be the example."""
+    return tuple(str(value) for value in (row.model, row.status, row.error_type, row.calls))
+
+
+def test_every_question_is_asked() -> None:
+    methods = {name for name in vars(Queries) if not name.startswith("_")}
+    assert methods - {name.partition(" ")[0] for name in QUESTIONS} == {
+        "export_report", "export_calls"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_a_question_to_all_shards_is_answered_as_by_one_store(two: TwoShards, name: str) -> None:
+    ask = QUESTIONS[name]
+    answer = ask(Queries(two.reading))
+    assert answer == ask(Queries(two.whole))
+    assert answer
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_others_read_all_shards_as_one_store(two: TwoShards, name: str) -> None:
+    read = OTHERS[name]
+    answer = read(two.reading)
+    assert answer == read(two.whole)
+    assert answer
+
+
+def test_opening_balances_are_summed_over_shards(two: TwoShards, log: SqliteLog) -> None:
+    for partition in range(PARTITIONS):
+        origins = Origins(log.log_id, partition, ORIGINS)
+        assert is_stored(two.reading, origins)
+        ours = list(opening_spend(two.reading, _BUDGET, origins, 0))
+        assert ours == list(opening_spend(two.whole, _BUDGET, origins, 0))
+        assert ours
+
+
+def test_files_are_written_from_all_shards(two: TwoShards, tmp_path: Path) -> None:
+    for store, name in ((two.reading, "ours"), (two.whole, "theirs")):
+        Queries(store).export_report(tmp_path / f"{name}.csv", "csv", by=["model"])
+        Queries(store).export_calls(tmp_path / f"{name}.jsonl", "jsonl")
+    assert (tmp_path / "ours.csv").read_text() == (tmp_path / "theirs.csv").read_text()
+    ours, theirs = ((tmp_path / f"{n}.jsonl").read_text().splitlines() for n in ("ours", "theirs"))
+    assert sorted(ours) == sorted(theirs)
+
+
+def test_every_page_of_the_dashboard_reads_all_shards(two: TwoShards) -> None:
+    pages = ("/", "/calls", "/budgets", "/experiments", "/data-health", f"/trace/{TRACE}")
+
+    async def look() -> None:
+        async with TestClient(TestServer(dashboard_app(two.reading))) as client:
+            for page in pages:
+                answer = await client.get(page, params={"range": "all"})
+                assert answer.status == 200, (page, await answer.text())
+
+    asyncio.run(look())
+
+
+def test_repair_and_forget_reach_every_shard(two: TwoShards, log: SqliteLog) -> None:
+    two.shards.of(1).command(
+        "DELETE FROM calls WHERE partition = 1", settings={"lightweight_deletes_sync": "2"}
+    )
+    assert stored(two.reading) != stored(two.whole)
+    done = _carry_out(
+        two.shards, SqliteSource(log), Wanted.of(1, None, None, None, None), quiet=True
+    )
+    assert done.events
+    assert stored(two.reading) == stored(two.whole)
+
+    ours = forget(two.reading, FORGOTTEN, shards=two.shards)
+    theirs = forget(two.whole, FORGOTTEN)
+    assert ours == theirs
+    assert all(ours.rows[table] for table in ("annotations", "alerts", "calls", "dead_letters"))
+    for asked in (
+        "SELECT text, metadata, call_id FROM annotations ORDER BY partition, origin, idx",
+        "SELECT user, message, entity FROM alerts ORDER BY partition, topic_offset",
+        "SELECT user, tags, inputs FROM calls ORDER BY partition, origin, idx",
+        "SELECT line FROM dead_letters ORDER BY partition, origin, idx",
+        "SELECT action, count() FROM audit GROUP BY action ORDER BY action",
+    ):
+        rows = two.reading.query(asked).rows
+        assert rows == two.whole.query(asked).rows
+        assert FORGOTTEN not in str(rows)
+    assert find(two.reading, FORGOTTEN).total == 0
+    assert verify(two.reading).equal
+
+
+def test_nothing_is_written_to_the_read_side(two: TwoShards) -> None:
+    with pytest.raises(PermanentStoreError, match="sharding key"):
+        two.reading.insert_block("audit", ["project"], b'{"project":"x"}', fmt="JSONEachRow")
+
+
+def test_a_url_that_does_not_fit_is_refused(two: TwoShards) -> None:
+    for store in (*two.shards.stores, two.reading, two.whole):
+        check_schema(store)
+    first, second = DATABASES
+
+    def called(database: str, *sharding: Any) -> Store:
+        return DatabaseStore(two.engine, database, Sharding(*sharding) if sharding else None)
+
+    for store, words in (
+        (called(first), "is shard 1 of 2: name all shards, in order"),
+        (called(first, 3, first, 0), "is shard 1 of 2, and the URL calls it shard 1 of 3"),
+        (called(second, 2, first, 0), "is shard 2 of 2, and the URL calls it shard 1 of 2"),
+        (called("whole", 2, "whole", 0), "was filled as one store"),
+        (called("sharded_all", 3, first), "has 2 shards, and the URL names 3"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            check_schema(store)
+        store.close()
+
+
+def test_the_read_side_must_reach_each_shard_once(two: TwoShards) -> None:
+    two.engine.command("CREATE OR REPLACE VIEW sharded.shards AS SELECT * FROM shard0.shards")
+    try:
+        with pytest.raises(ConfigError, match="leads to the shards 1, 1, not to each of 1 to 2"):
+            check_schema(two.reading)
+    finally:
+        two.engine.command(
+            "CREATE OR REPLACE VIEW sharded.shards AS "
+            "SELECT shard, of, at FROM shard0.shards WHERE shardNum() = 1 UNION ALL "
+            "SELECT shard, of, at FROM shard1.shards WHERE shardNum() = 2"
+        )
+
+
+def test_a_shard_whose_migration_lags_is_seen_from_the_read_side(two: TwoShards) -> None:
+    last = two.shards.stores[1]
+    last.command(
+        "INSERT INTO schema_migrations (version, name, checksum, state, detail) "
+        "SELECT version, name, checksum, 'failed', 'statement 1' FROM schema_migrations "
+        "WHERE version = 2 AND state = 'done'"
+    )
+    with pytest.raises(ConfigError, match="0002_events is failed"):
+        check_schema(two.reading)
+    last.command(
+        "INSERT INTO schema_migrations (version, name, checksum, state) "
+        "SELECT version, name, checksum, 'done' FROM schema_migrations "
+        "WHERE version = 2 AND state = 'done' LIMIT 1"
+    )
+    check_schema(two.reading)
+
+
+def test_a_single_store_is_all_of_its_one_shard(two: TwoShards) -> None:
+    alone = Shards([two.whole])
+    assert len(alone) == 1
+    assert all(alone.of(partition) is two.whole for partition in range(9))
