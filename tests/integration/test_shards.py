@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
+from callmeter.cli.app import run
 from callmeter.cli.repair import _carry_out
-from callmeter.errors import ConfigError
+from callmeter.errors import ConfigError, UnreachableError
 from callmeter.log.sqlite_log import SqliteLog
 from callmeter.schema.budgets import Budget
 from callmeter_sinks.bill import reconcile
 from callmeter_sinks.bill_forms import Bill, BillKey
+from callmeter_sinks.clickhouse import migrate as migrations
+from callmeter_sinks.clickhouse import migrate_shards
 from callmeter_sinks.clickhouse.migrate import check_schema
 from callmeter_sinks.clickhouse.sharding import Sharding, Shards
-from callmeter_sinks.clickhouse.store import PermanentStoreError, Store
+from callmeter_sinks.clickhouse.store import (
+    PermanentStoreError,
+    Store,
+    open_shards,
+    open_store,
+)
 from callmeter_sinks.dashboard.app import dashboard_app
 from callmeter_sinks.forget import find, forget
 from callmeter_sinks.progress import arrived
@@ -37,7 +47,7 @@ from callmeter_sinks.writer import PartitionWriter
 from support.ledger import call_id
 from support.sharded_traffic import FORGOTTEN, ORIGINS, PARTITIONS, TRACE, USER, fill
 from support.stored import stored
-from support.two_shards import DATABASES, DatabaseStore, TwoShards, two_shards
+from support.two_shards import DATABASES, DatabaseStore, TwoShards, served, two_shards
 
 
 class KilledError(Exception):
@@ -226,22 +236,63 @@ def test_repair_and_forget_reach_every_shard(two: TwoShards, log: SqliteLog) -> 
     assert done.events
     assert stored(two.reading) == stored(two.whole)
 
-    ours = forget(two.reading, FORGOTTEN, shards=two.shards)
-    theirs = forget(two.whole, FORGOTTEN)
-    assert ours == theirs
-    assert all(ours.rows[table] for table in ("annotations", "alerts", "calls", "dead_letters"))
+    gone = forget(two.reading, FORGOTTEN, shards=two.shards)
+    assert gone == find(two.whole, FORGOTTEN)
+    assert all(gone.rows[table] for table in ("annotations", "alerts", "calls", "dead_letters"))
     for asked in (
-        "SELECT text, metadata, call_id FROM annotations ORDER BY partition, origin, idx",
-        "SELECT user, message, entity FROM alerts ORDER BY partition, topic_offset",
-        "SELECT user, tags, inputs FROM calls ORDER BY partition, origin, idx",
-        "SELECT line FROM dead_letters ORDER BY partition, origin, idx",
-        "SELECT action, count() FROM audit GROUP BY action ORDER BY action",
+        "SELECT text, metadata FROM annotations",
+        "SELECT user, message, entity FROM alerts",
+        "SELECT user, tags, inputs FROM calls",
+        "SELECT line FROM dead_letters",
     ):
-        rows = two.reading.query(asked).rows
-        assert rows == two.whole.query(asked).rows
-        assert FORGOTTEN not in str(rows)
+        assert FORGOTTEN in str(two.whole.query(asked).rows)
+        assert FORGOTTEN not in str(two.reading.query(asked).rows)
     assert find(two.reading, FORGOTTEN).total == 0
-    assert verify(two.reading).equal
+    (entry,) = Queries(two.reading).audit(action="forget user")
+    assert entry.project == "callmeter"
+
+
+def test_commands_take_the_url_of_all_shards(
+    two: TwoShards, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The shim is a plain server, which nothing but a test may migrate.
+    plain = partial(migrate_shards.migrate_shards, plain_server=True)
+    monkeypatch.setattr(migrate_shards, "migrate_shards", plain)
+    monkeypatch.setattr(migrations, "migrate", partial(migrations.migrate, plain_server=True))
+    with served(two) as url:
+        assert run(["report", "--json", "--store", url]) == 0
+        said = json.loads(capsys.readouterr().out)
+        assert said["totals"]["calls"] == Queries(two.whole).report().totals.calls
+        assert run(["doctor", "--store", url]) == 0
+        assert "2 shards, schema up to date" in capsys.readouterr().out
+        assert run(["forget", "--user", "nobody", "--store", url]) == 0
+        assert "no row of this user" in capsys.readouterr().out
+        assert run(["migrate", "--dry-run", "--store", url]) == 0
+        said = capsys.readouterr().out
+        assert "shard 2 of 2" in said
+        assert "ENGINE = Distributed(`two`, `sharded`, calls)" in said
+        first, _, second = url.removeprefix("clickhouse://").partition(",")
+        second, _, rest = second.partition("/")
+        for wrong, words in (
+            (f"clickhouse://{second},{first}/{rest}", "and the URL calls it shard 1 of 2"),
+            (f"clickhouse://{first}/{rest}", "is shard 1 of 2: name all shards"),
+        ):
+            assert run(["migrate", "--dry-run", "--store", wrong]) == 78
+            assert words in capsys.readouterr().err
+        writing = open_shards(url, {})
+        try:
+            assert [store.sharding for store in writing.stores] == [
+                Sharding(2, "sharded", index) for index in range(2)
+            ]
+            for store in writing.stores:
+                check_schema(store)
+        finally:
+            writing.close()
+
+
+def test_a_question_fails_while_no_shard_answers() -> None:
+    with pytest.raises(UnreachableError):
+        open_store("clickhouse://127.0.0.1:1,127.0.0.1:2/db?cluster=main", {})
 
 
 def test_nothing_is_written_to_the_read_side(two: TwoShards) -> None:
@@ -262,7 +313,7 @@ def test_a_url_that_does_not_fit_is_refused(two: TwoShards) -> None:
         (called(first, 3, first, 0), "is shard 1 of 2, and the URL calls it shard 1 of 3"),
         (called(second, 2, first, 0), "is shard 2 of 2, and the URL calls it shard 1 of 2"),
         (called("whole", 2, "whole", 0), "was filled as one store"),
-        (called("sharded_all", 3, first), "has 2 shards, and the URL names 3"),
+        (called("sharded_all", 3, "sharded"), "has 2 shards, and the URL names 3"),
     ):
         with pytest.raises(ConfigError, match=words):
             check_schema(store)

@@ -21,7 +21,7 @@ FORGOTTEN = "bob"
 def fill(log: SqliteLog) -> None:
     """Seeded records in every partition, then ``related`` ones, then ``signals``."""
     for partition in range(PARTITIONS):
-        stream = MeteredStream(log.log_id, partition, seed=7)
+        stream = MeteredStream(log.log_id, partition, seed=7, months=1)
         append(log, partition, stream.checkpoint(envelopes=ORIGINS - 2, events=12))
         book = Book(partition, origin=stream.next_origin, first=stream.next_origin)
         related(book)

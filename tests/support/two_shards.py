@@ -2,32 +2,30 @@
 
 The engine is given a cluster of two shards that are both itself, so it plans and runs distributed
 statements as a server does, without a network. Each shard's tables lie in a database of their own;
-what ``Distributed`` asks for is a view that takes the one or the other by ``shardNum()``: that view
-is all that differs from servers, where the same name leads to another machine.
+what ``Distributed`` asks for is a view that takes the one or the other by ``shardNum()``, where on
+servers the same name leads to another machine. ON CLUSTER is played: the statement is run on both.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from callmeter_sinks.clickhouse import shard_book
 from callmeter_sinks.clickhouse.chdb_store import ChdbStore
 from callmeter_sinks.clickhouse.migrate import migrate
-from callmeter_sinks.clickhouse.read_side import (
-    READ_SETTINGS,
-    read_database,
-    read_statements,
-    read_tables,
-)
+from callmeter_sinks.clickhouse.migrate_shards import migrate_shards
+from callmeter_sinks.clickhouse.read_side import READ_SETTINGS, read_database
 from callmeter_sinks.clickhouse.sharding import Sharding, Shards
-from callmeter_sinks.clickhouse.sql_files import shipped
+from callmeter_sinks.clickhouse.shim import ShimServer
+from callmeter_sinks.clickhouse.shim_request import Request
 
 CLUSTER = "two"
+_READ_TABLE = re.compile(r"CREATE OR REPLACE TABLE `\w+_all`\.(\w+) ")
 #: By shard; ``SHARDED`` has the views that take one of them.
 DATABASES = ("shard0", "shard1")
 SHARDED = "sharded"
@@ -62,7 +60,10 @@ class _Engine(ChdbStore):
 
 
 class DatabaseStore(ChdbStore):
-    """One database of an engine that is open already, as a store of its own."""
+    """One database of an engine that is open already, as a store of its own.
+
+    ``servers`` are the stores on which a statement with ON CLUSTER is run, one after the other.
+    """
 
     def __init__(
         self,
@@ -74,9 +75,43 @@ class DatabaseStore(ChdbStore):
         self.path = engine.path
         self.name = f"{engine.name}/{database}"
         self.sharding = sharding
+        self.cluster = CLUSTER if sharding is not None else None
+        self.servers: list[DatabaseStore] = []
         self._lock = engine.lock
         self._pid = os.getpid()
         self._client = engine.client(database=database, settings=dict(settings or {}))
+
+    def command(
+        self,
+        sql: str,
+        params: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        everywhere = f" ON CLUSTER `{CLUSTER}`"
+        if everywhere not in sql:
+            super().command(sql, params, settings)
+            return
+        table = _READ_TABLE.match(sql)
+        if table is not None:
+            self.command(
+                f"CREATE OR REPLACE VIEW {SHARDED}.{table[1]} AS {self._by_shard(table[1])}"
+            )
+            # With the columns of a table, as on servers, not of that view.
+            sql = sql.replace(f" AS `{SHARDED}`.", f" AS `{DATABASES[0]}`.")
+        for server in self.servers:
+            server.command(sql.replace(everywhere, ""), params, settings)
+
+    def _by_shard(self, table: str) -> str:
+        """Columns by name: an asterisk leaves out those that are only computed."""
+        names = self.query(
+            "SELECT arrayStringConcat(groupArray(name), ', ') FROM system.columns "
+            "WHERE database = {database:String} AND table = {table:String}",
+            {"database": DATABASES[0], "table": table},
+        ).rows[0][0]
+        return " UNION ALL ".join(
+            f"SELECT {names} FROM {database}.{table} WHERE shardNum() = {number}"
+            for number, database in enumerate(DATABASES, 1)
+        )
 
     def close(self) -> None:
         if self._client is not None:
@@ -96,7 +131,7 @@ class TwoShards:
 
 @contextmanager
 def two_shards(path: Path) -> Iterator[TwoShards]:
-    """Both shards migrated, their read side made, and a whole store beside them."""
+    """Both shards and their read side as ``callmeter migrate`` makes them, a whole store beside."""
     with ExitStack() as stack:
         engine = _Engine(path)
         stack.callback(engine.close)
@@ -109,33 +144,35 @@ def two_shards(path: Path) -> Iterator[TwoShards]:
         for database in (*DATABASES, SHARDED, "whole"):
             engine.command(f"CREATE DATABASE {database}")
         number = len(DATABASES)
-        shards = Shards([opened(n, Sharding(number, n, i)) for i, n in enumerate(DATABASES)])
-        shard_book.note_shards(shards)
-        for store in shards.stores:
-            migrate(store)
-        for statement in read_side_statements(engine):
-            engine.command(statement)
-        reading = opened(read_database(SHARDED), Sharding(number, DATABASES[0]), READ_SETTINGS)
-        reading.cluster = CLUSTER
+        servers = [opened(n, Sharding(number, SHARDED, i)) for i, n in enumerate(DATABASES)]
+        for server in servers:
+            server.servers = servers
+        migrate_shards(Shards(servers))
+        reading = opened(read_database(SHARDED), Sharding(number, SHARDED), READ_SETTINGS)
         whole = opened("whole")
         migrate(whole)
-        yield TwoShards(engine, shards, reading, whole)
+        yield TwoShards(engine, Shards(servers), reading, whole)
 
 
-def read_side_statements(engine: ChdbStore) -> Iterator[str]:
-    """The views by shard, then what the product renders over them."""
-    tables = read_tables(shipped())
-    for table in tables:
-        names = engine.query(  # by name: an asterisk leaves out columns that are only computed
-            "SELECT arrayStringConcat(groupArray(name), ', ') FROM system.columns "
-            "WHERE database = {database:String} AND table = {table:String}",
-            {"database": DATABASES[0], "table": table},
-        ).rows[0][0]
-        parts = " UNION ALL ".join(
-            f"SELECT {names} FROM {database}.{table} WHERE shardNum() = {number}"
-            for number, database in enumerate(DATABASES, 1)
-        )
-        yield f"CREATE VIEW {SHARDED}.{table} AS {parts}"
-    columns = f" AS `{DATABASES[0]}`."  # of a table, as on servers, not of the view
-    for statement in read_statements(tables, database=SHARDED, cluster=CLUSTER, on_cluster=False):
-        yield statement.replace(f" AS `{SHARDED}`.", columns)
+@contextmanager
+def served(two: TwoShards) -> Iterator[str]:
+    """Both shards over HTTP, each at an address of its own; the URL that names them."""
+    with ExitStack() as stack:
+        addresses = []
+        for database in DATABASES:
+            shim = stack.enter_context(ShimServer(two.engine, writable=True))
+            _lead(shim, {SHARDED: database})
+            addresses.append(f"127.0.0.1:{shim.address[1]}")
+        yield f"clickhouse://{','.join(addresses)}/{SHARDED}?cluster={CLUSTER}&replicated=no"
+
+
+def _lead(shim: ShimServer, databases: Mapping[str, str]) -> None:
+    """Have the name of a database lead to another, as it does on another machine."""
+    engine = shim._engine
+    run = engine.run
+
+    def run_there(request: Request) -> tuple[bytes, bool]:
+        asked = request.database or ""
+        return run(replace(request, database=databases.get(asked, request.database)))
+
+    engine.run = run_there  # type: ignore[method-assign]

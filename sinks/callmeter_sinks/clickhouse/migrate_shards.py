@@ -43,7 +43,7 @@ def migrate_shards(
     Raises what ``migrate`` does, of the first shard that refuses, and ``ConfigError`` for stores
     that are other shards than the URL says.
     """
-    reports = [migrate(store, dry_run=True) for store in shards.stores]
+    reports = [migrate(each, dry_run=True, plain_server=plain_server) for each in shards.stores]
     first = shards.stores[0]
     if first.cluster is None or first.sharding is None:
         raise ConfigError("several shards need the name of their cluster")
@@ -53,7 +53,7 @@ def migrate_shards(
     if dry_run:
         return ShardsReport(reports, statements)
     shard_book.note_shards(shards)
-    reports = [migrate(store, plain_server=plain_server) for store in shards.stores]
+    reports = [migrate(each, plain_server=plain_server) for each in shards.stores]
     # Each with ON CLUSTER: after the first the others find it done.
     kept = [name for store in shards.stores for name in apply_retention(store, retention)]
     for statement in statements:
