@@ -96,6 +96,15 @@ def test_a_partition_lies_whole_on_its_shard(two: TwoShards) -> None:
             assert {partition % len(two.shards) for partition in found} == {index}, table
 
 
+def test_the_read_side_has_every_table_that_stores_rows(two: TwoShards) -> None:
+    names = (
+        "SELECT name FROM system.tables WHERE database = {db:String} AND engine LIKE {like:String}"
+    )
+    stored_in = two.engine.query(names, {"db": "shard0", "like": "%MergeTree"}).rows
+    read_by = two.engine.query(names, {"db": "sharded_all", "like": "Distributed"}).rows
+    assert sorted(stored_in) == sorted(read_by)
+
+
 def test_the_shards_hold_what_one_store_holds(two: TwoShards) -> None:
     assert stored(two.reading) == stored(two.whole)
     ours, theirs = verify(two.reading), verify(two.whole)

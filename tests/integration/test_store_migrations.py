@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from callmeter.errors import ConfigError, NewerSchemaError
+from callmeter_sinks.clickhouse import shard_book
 from callmeter_sinks.clickhouse.chdb_store import ChdbStore
 from callmeter_sinks.clickhouse.migrate import State, check_schema, migrate
+from callmeter_sinks.clickhouse.read_side import read_statements, read_tables
 from callmeter_sinks.clickhouse.shim import ShimServer
 from callmeter_sinks.clickhouse.sql_files import Deployment, SqlFile, shipped
 from callmeter_sinks.clickhouse.store import PermanentStoreError, open_store
@@ -158,3 +160,24 @@ def test_every_rendering_is_what_the_engine_reads(
             ).rows}  # fmt: skip
             for setting in said.partition("\nSETTINGS ")[2].split(", "):
                 assert not setting or setting.split(" = ")[0] in known
+
+
+def test_what_reads_several_shards_is_what_the_engine_reads(engine: ChdbStore) -> None:
+    tables = read_tables(shipped())
+    database, *made = read_statements(tables, database="meter", cluster="main")
+    said = engine.query("SELECT formatQuery({q:String})", {"q": database}).rows[0][0]
+    assert said == "CREATE DATABASE IF NOT EXISTS meter_all ON CLUSTER main"
+    assert len(made) == len(tables) == len(set(tables)) > 25
+    for table, statement in zip(tables, made, strict=True):
+        said = engine.query("SELECT formatQuery({q:String})", {"q": statement}).rows[0][0]
+        assert (
+            said.split()
+            == (
+                f"CREATE OR REPLACE TABLE meter_all.{table} ON CLUSTER main AS meter.{table} "
+                f"ENGINE = Distributed(main, meter, {table})"
+            ).split()
+        )
+    note = shard_book.statement(Deployment(True, "main"))
+    said = engine.query("SELECT formatQuery({q:String})", {"q": note}).rows[0][0]
+    assert "ON CLUSTER main" in said
+    assert "ENGINE = ReplicatedMergeTree" in said

@@ -57,6 +57,8 @@ def command(
         if len(shards) > 1:
             done = migrate_shards(shards, dry_run=dry_run, retention=days)
             reports, kept, read_side = done.shards, done.retention, done.read_side
+            if not dry_run:
+                _look_through(store_url)
         else:
             report = migrate(store, dry_run=dry_run)
             reports = [report]
@@ -76,6 +78,18 @@ def command(
     if kept:
         click.echo(f"retention set: {', '.join(dict.fromkeys(kept))}")
     return 0
+
+
+def _look_through(store_url: str) -> None:
+    """That the read side reaches every shard, and each once."""
+    from callmeter_sinks.clickhouse.migrate import check_schema
+    from callmeter_sinks.clickhouse.store import open_store
+
+    reading = open_store(store_url)
+    try:
+        check_schema(reading)
+    finally:
+        reading.close()
 
 
 def _show(report: MigrationReport) -> None:

@@ -38,6 +38,20 @@ def note_shards(shards: Shards) -> None:
             )
 
 
+def check_opened(store: Store) -> None:
+    """What is known when a store is opened: a URL of fewer or other shards would answer in part.
+
+    A store without a cluster is not one of several, and is asked nothing.
+    """
+    if store.cluster is None:
+        return
+    there = store.query(
+        "SELECT 1 FROM system.tables WHERE database = currentDatabase() AND name = {name:String}",
+        {"name": TABLE},
+    ).rows
+    check_sharding(store, noted=bool(there), filled=False)
+
+
 def check_sharding(store: Store, *, noted: bool, filled: bool = True) -> None:
     """That the store is what its URL says; ``ConfigError`` in one line that says what to do.
 

@@ -20,10 +20,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from callmeter.errors import CallmeterError, ConfigError, UnreachableError
 from callmeter_sinks.clickhouse.sharding import Sharding, Shards
+
+if TYPE_CHECKING:
+    from callmeter_sinks.clickhouse.http_url import HttpUrl
 
 #: Settings of every insert (design 8): one insert is one block whatever its size, so that the same
 #: bytes under the same token make the same blocks, and each view's target deduplicates them too.
@@ -202,14 +205,13 @@ def open_store(
             raise ConfigError("a chdb store needs a directory: chdb:DIR")
         return ChdbStore(rest)
     if scheme in ("clickhouse", "clickhouses"):
-        from callmeter_sinks.clickhouse.http_store import HttpStore
         from callmeter_sinks.clickhouse.http_url import HttpUrl
         from callmeter_sinks.clickhouse.read_side import open_read_side
 
-        shards = HttpUrl.parse_shards(url, os.environ if environ is None else environ)
-        if len(shards) > 1:
-            return open_read_side(shards)
-        return HttpStore(shards[0], create_database=create_database)
+        urls = HttpUrl.parse_shards(url, os.environ if environ is None else environ)
+        if len(urls) > 1:
+            return _checked(open_read_side(urls))
+        return _open_shards(urls, create_database)[0]
     raise ConfigError(
         "a store is chdb:DIR, clickhouse://user:password@host:port/db or clickhouses://…"
     )
@@ -224,16 +226,35 @@ def open_shards(
     """
     if url.partition(":")[0] not in ("clickhouse", "clickhouses"):
         return Shards([open_store(url, environ, create_database=create_database)])
-    from callmeter_sinks.clickhouse.http_store import HttpStore
     from callmeter_sinks.clickhouse.http_url import HttpUrl
 
     urls = HttpUrl.parse_shards(url, os.environ if environ is None else environ)
+    return Shards(_open_shards(urls, create_database))
+
+
+def _open_shards(urls: Sequence[HttpUrl], create_database: bool) -> list[Store]:
+    from callmeter_sinks.clickhouse.http_store import HttpStore
+
     opened: list[Store] = []
     try:
-        for index, each in enumerate(urls):
-            sharding = Sharding(len(urls), each.database, index) if len(urls) > 1 else None
-            opened.append(HttpStore(each, create_database=create_database, sharding=sharding))
+        for index, url in enumerate(urls):
+            sharding = Sharding(len(urls), url.database, index) if len(urls) > 1 else None
+            store = HttpStore(url, create_database=create_database, sharding=sharding)
+            opened.append(store)
+            _checked(store)
     except BaseException:
         Shards(opened).close()
         raise
-    return Shards(opened)
+    return opened
+
+
+def _checked(store: Store) -> Store:
+    """The store, if it is what its URL says; closed if not."""
+    from callmeter_sinks.clickhouse.shard_book import check_opened
+
+    try:
+        check_opened(store)
+    except BaseException:
+        store.close()
+        raise
+    return store

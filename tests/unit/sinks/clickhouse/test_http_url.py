@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from callmeter.errors import ConfigError
 from callmeter_sinks.clickhouse.http_url import HttpUrl
-from callmeter_sinks.clickhouse.store import open_store
+from callmeter_sinks.clickhouse.store import open_shards, open_store
 
 SECRET = "hunter2"
 
@@ -55,6 +56,40 @@ def test_what_is_wrong_is_said_without_the_secret(url: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says) as caught:
         HttpUrl.parse(url, {})
     assert SECRET not in str(caught.value)
+
+
+def test_one_address_a_shard_in_order() -> None:
+    url = f"clickhouses://me:{SECRET}@one,two:9443,[::1]:9000/meter?cluster=main&timeout=5"
+    shards = HttpUrl.parse_shards(url, {})
+    assert [(s.host, s.port) for s in shards] == [("one", 8443), ("two", 9443), ("::1", 9000)]
+    assert {(s.user, s.password, s.database, s.cluster, s.timeout_s, s.secure) for s in shards} == {
+        ("me", SECRET, "meter", "main", 5, True)
+    }
+    named = HttpUrl.parse_shards("clickhouse://a,b/db", {"CALLMETER_STORE_CLUSTER": "main"})
+    assert [shard.cluster for shard in named] == ["main", "main"]
+
+
+def test_one_address_is_one_store_as_it_was() -> None:
+    for url in ("clickhouse://host", f"clickhouses://me:{SECRET}@[::1]:9443/db?cluster=main"):
+        assert HttpUrl.parse_shards(url, {}) == (HttpUrl.parse(url, {}),)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        (f"clickhouse://me:{SECRET}@a,b/db", r"names 2 hosts.*add \?cluster=NAME"),
+        (f"clickhouse://me:{SECRET}@a,b:8123,a:8123/db?cluster=c", "names a:8123 twice"),
+        (f"clickhouse://me:{SECRET}@a,/db?cluster=c", "lacks a host"),
+        (f"clickhouse://me:{SECRET}@a,b:x/db?cluster=c", "port"),
+    ],
+)
+def test_what_is_wrong_with_several_is_said_without_the_secret(url: str, says: str) -> None:
+    for take in (partial(HttpUrl.parse_shards, url, {}), partial(open_store, url, {}),
+                 partial(open_shards, url, {})):  # fmt: skip
+        with pytest.raises(ConfigError, match=says) as caught:
+            take()
+        assert SECRET not in str(caught.value)
+        assert "\n" not in str(caught.value)
 
 
 def test_a_missing_password_file_is_named() -> None:
