@@ -73,6 +73,7 @@ class DatabaseStore(ChdbStore):
         settings: Mapping[str, str] | None = None,
     ) -> None:
         self.path = engine.path
+        self.database = database
         self.name = f"{engine.name}/{database}"
         self.sharding = sharding
         self.cluster = CLUSTER if sharding is not None else None
