@@ -10,8 +10,9 @@ from support.signals import AT_US, alert, budget, live, status
 from support.stored import append
 
 PARTITIONS = 3
-#: Envelopes a partition has.
+#: Envelopes a partition has, and the first of those that are ``related``.
 ORIGINS = 6
+RELATED = 4
 TRACE = "ab" * 16
 USER = "ann"
 #: Has calls in every partition, and each has its note in another.
@@ -22,7 +23,7 @@ def fill(log: SqliteLog) -> None:
     """Seeded records in every partition, then ``related`` ones, then ``signals``."""
     for partition in range(PARTITIONS):
         stream = MeteredStream(log.log_id, partition, seed=7, months=1)
-        append(log, partition, stream.checkpoint(envelopes=ORIGINS - 2, events=12))
+        append(log, partition, stream.checkpoint(envelopes=RELATED, events=12))
         book = Book(partition, origin=stream.next_origin, first=stream.next_origin)
         related(book)
         book.checkpoint()

@@ -80,7 +80,9 @@ class DatabaseStore(ChdbStore):
         self.servers: list[DatabaseStore] = []
         self._lock = engine.lock
         self._pid = os.getpid()
-        self._client = engine.client(database=database, settings=dict(settings or {}))
+        # A handful of rows: threads would cost more than they bring.
+        said = {"max_threads": "1", **(settings or {})}
+        self._client = engine.client(database=database, settings=said)
 
     def command(
         self,
@@ -99,7 +101,10 @@ class DatabaseStore(ChdbStore):
             )
             # With the columns of a table, as on servers, not of that view.
             sql = sql.replace(f" AS `{SHARDED}`.", f" AS `{DATABASES[0]}`.")
-        for server in self.servers:
+        # Each server makes its own read side; here they would make the same one. And what the
+        # first shard's migration has made everywhere is not looked for everywhere once more.
+        first = self is self.servers[0] and table is None
+        for server in self.servers if first else [self]:
             server.command(sql.replace(everywhere, ""), params, settings)
 
     def _by_shard(self, table: str) -> str:
