@@ -49,6 +49,7 @@ from support.ledger import call_id
 from support.sharded_traffic import FORGOTTEN, ORIGINS, PARTITIONS, RELATED, TRACE, USER, fill
 from support.stored import stored
 from support.two_shards import DATABASES, DatabaseStore, TwoShards, served, two_shards
+from support.two_shards import SHARDED as DATABASE
 
 DASHBOARDS = sorted((Path(__file__).parents[2] / "deploy/grafana/dashboards").glob("*.json"))
 
@@ -325,6 +326,9 @@ def test_commands_take_the_url_of_all_shards(
         wrong = f"clickhouse://{second},{first}/{rest}"
         assert run(["migrate", "--dry-run", "--store", wrong]) == 78
         assert "and the URL calls it shard 1 of 2" in capsys.readouterr().err
+        # A server's tables are replicated, with a cluster or without; the embedded shim's are not.
+        assert run(["report", "--store", f"clickhouse://{first}/{DATABASE}"]) == 78
+        assert "is shard 1 of 2: name all shards" in capsys.readouterr().err
         writing = open_shards(url, {})
         try:
             assert [store.sharding for store in writing.stores] == [

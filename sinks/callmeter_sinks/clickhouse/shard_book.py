@@ -41,9 +41,9 @@ def note_shards(shards: Shards) -> None:
 def check_opened(store: Store) -> None:
     """What is known when a store is opened: a URL of fewer or other shards would answer in part.
 
-    A store without a cluster is not one of several, and is asked nothing.
+    One question, once. A plain server, which is the shim of an embedded store, is asked nothing.
     """
-    if store.cluster is None:
+    if store.cluster is None and not store.replicated:
         return
     there = store.query(
         "SELECT 1 FROM system.tables WHERE database = currentDatabase() AND name = {name:String}",
