@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
-from datetime import UTC, date, datetime
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,12 +14,10 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from callmeter.cli.app import run
-from callmeter.cli.repair import _carry_out
+from callmeter.cli.repair import carry_out
 from callmeter.errors import ConfigError, UnreachableError
 from callmeter.log.sqlite_log import SqliteLog
 from callmeter.schema.budgets import Budget
-from callmeter_sinks.bill import reconcile
-from callmeter_sinks.bill_forms import Bill, BillKey
 from callmeter_sinks.clickhouse import migrate_shards
 from callmeter_sinks.clickhouse.migrate import check_schema
 from callmeter_sinks.clickhouse.sharding import Sharding, Shards
@@ -33,20 +29,16 @@ from callmeter_sinks.clickhouse.store import (
 )
 from callmeter_sinks.dashboard.app import dashboard_app
 from callmeter_sinks.forget import find, forget
-from callmeter_sinks.progress import arrived
-from callmeter_sinks.queries import Queries, details, repricing
-from callmeter_sinks.queries.arrivals import newest
+from callmeter_sinks.queries import Queries
 from callmeter_sinks.queries.opening import Origins, is_stored, opening_spend
-from callmeter_sinks.queries.twice import metered_twice
 from callmeter_sinks.repair_plan import Wanted
-from callmeter_sinks.run_metadata import run_calls
 from callmeter_sinks.sink import Sink
 from callmeter_sinks.source import SqliteSource
 from callmeter_sinks.streams import STREAMS
 from callmeter_sinks.verify import verify
 from callmeter_sinks.writer import PartitionWriter
-from support.ledger import call_id
-from support.sharded_traffic import FORGOTTEN, ORIGINS, PARTITIONS, RELATED, TRACE, USER, fill
+from support.sharded_questions import IN_ORDER, OTHERS, QUESTIONS, unordered
+from support.sharded_traffic import FORGOTTEN, ORIGINS, PARTITIONS, RELATED, fill
 from support.stored import stored
 from support.two_shards import DATABASES, DatabaseStore, TwoShards, served, two_shards
 from support.two_shards import SHARDED as DATABASE
@@ -117,87 +109,7 @@ def test_the_shards_hold_what_one_store_holds(two: TwoShards) -> None:
     assert len(ours.gaps) >= PARTITIONS
 
 
-_MARCH = {
-    "since": datetime(2026, 3, 3, tzinfo=UTC),
-    "until": datetime(2026, 3, 5, 10, 30, 1, tzinfo=UTC),
-}
-_BILL = Bill("plain", "", {BillKey(date(2026, 3, 3), "openai", "", "gpt-4o"): 10**12})
 _BUDGET = Budget(id="team", version=1, window="day", scope={}, per="user", limit_pico=10**12)
-#: Every method of ``Queries`` at least once; ``test_every_question_is_asked`` counts them.
-QUESTIONS: dict[str, Callable[[Queries], Any]] = {
-    "report": lambda ask: ask.report(),
-    "report by windows": lambda ask: ask.report(by=["hour", "model"], **_MARCH),
-    "report by day": lambda ask: ask.report(by=["day"], filters={"model": "gpt-4o"}),
-    "report by minute": lambda ask: ask.report(by=["minute", "service"], top=3, **_MARCH),
-    "report by user": lambda ask: ask.report(by=["user"], latencies=False, **_MARCH),
-    "report of users": lambda ask: ask.report(by=["user", "session"], top=5, order="-calls"),
-    "report by tag": lambda ask: ask.report(by=["tag:team", "error_type"], project="shop"),
-    "report_table": lambda ask: ask.report_table(by=["model", "day"]).to_pylist(),
-    "calls_table": lambda ask: ask.calls_table(project="shop").to_pylist(),
-    "usage": lambda ask: ask.usage(by=["model", "day"]),
-    "usage by user": lambda ask: ask.usage(by=["user"], **_MARCH),
-    "operations": lambda ask: ask.operations(by=["operation", "day"]),
-    "calls": lambda ask: ask.calls(limit=500),
-    "calls of a user": lambda ask: ask.calls(filters={"user": USER}, limit=3),
-    "errors": lambda ask: list(map(_but_example, ask.errors(**_MARCH))),
-    "errors ever": lambda ask: list(map(_but_example, ask.errors())),
-    "trace": lambda ask: ask.trace(TRACE),
-    "trace of a project": lambda ask: ask.trace(TRACE, project="shop"),
-    "series": lambda ask: ask.series("loss", experiment="run-1"),
-    "series by time": lambda ask: ask.series("loss", labels=["rank=1"], order="timestamp"),
-    "catalog": lambda ask: ask.catalog(),
-    "experiments": lambda ask: ask.experiments(text="warmup", metadata=["rank2"]),
-    "experiments ever": lambda ask: ask.experiments(),
-    "alerts": lambda ask: ask.alerts(),
-    "alerts of a project": lambda ask: ask.alerts(project="shop", kind="gap"),
-    "stuck": lambda ask: ask.stuck(),
-    "in_flight": lambda ask: ask.in_flight(),
-    "budget_status": lambda ask: ask.budget_status(),
-    "budget_status of a project": lambda ask: ask.budget_status(project="shop"),
-    "gaps": lambda ask: ask.gaps(closed=True),
-    "audit": lambda ask: ask.audit(),
-    "program_metrics": lambda ask: ask.program_metrics("bot"),
-    "sources": lambda ask: ask.sources(),
-    "dead_letters": lambda ask: ask.dead_letters(limit=500),
-}  # fmt: skip
-#: What reads a store beside ``Queries``.
-OTHERS: dict[str, Callable[[Store], Any]] = {
-    "arrived": lambda store: arrived(store, [row.source for row in Queries(store).sources()]),
-    "bill": lambda store: reconcile(store, _BILL),
-    "corrections": lambda store: details.corrections_of(store, [call_id(11), call_id(12)]),
-    "dead letters by reason": lambda store: details.dead_letter_reasons(
-        store, since=None, until=None, project=None),
-    "last values": lambda store: details.last_values(store, "run-1", project="shop"),
-    "notes": lambda store: details.notes(store, "run-1", project="shop", limit=9),
-    "newest": lambda store: newest(store, 200),
-    "priced calls": lambda store: list(
-        repricing.priced_calls(store, since=None, until=None, project="shop")),
-    "projects": lambda store: repricing.projects(store, since=None, until=None, project=None),
-    "run": lambda store: run_calls(store, "run", "r1"),
-    "trace of a call": lambda store: details.trace_of_call(store, call_id(12), project=None),
-    "twice": lambda store: metered_twice(store, since=None),
-    "unpriced": lambda store: repricing.unpriced(store, since=None, until=None, project=None),
-}  # fmt: skip
-
-
-#: Methods whose order leaves nothing open: of the rest rows of one time may change places.
-IN_ORDER = {"report", "report_table", "series", "alerts", "audit"}
-
-
-def unordered(value: Any) -> Any:
-    """A value to compare with another, whatever the order of what it holds."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: unordered(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {key: unordered(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return sorted(map(unordered, value), key=repr)
-    return value
-
-
-def _but_example(row: Any) -> tuple[str, ...]:
-    """Of calls that failed in the same microsecond any may be the example."""
-    return tuple(str(value) for value in (row.model, row.status, row.error_type, row.calls))
 
 
 def test_every_question_is_asked() -> None:
@@ -282,7 +194,7 @@ def test_repair_and_forget_reach_every_shard(two: TwoShards, log: SqliteLog) -> 
     )
     assert stored(two.reading) != stored(two.whole)
     wanted = Wanted.of(1, RELATED, ORIGINS - 1, None, None)
-    done = _carry_out(two.shards, SqliteSource(log), wanted, quiet=True)
+    done = carry_out(two.shards, SqliteSource(log), wanted, quiet=True)
     assert done.events
     assert stored(two.reading) == stored(two.whole)
 

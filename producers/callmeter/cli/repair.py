@@ -78,7 +78,7 @@ def command(
             return
         if not yes and not click.confirm("Rebuild this? Sinks must not run meanwhile"):
             raise UsageError("nothing was changed; --yes does not ask")
-        done = _carry_out(shards, source, wanted, quiet=quiet)
+        done = carry_out(shards, source, wanted, quiet=quiet)
     if as_json:
         click.echo(orjson.dumps({**_json(plan), "done": _done(done)}))
     elif not quiet:
@@ -161,7 +161,8 @@ def _planned(shards: Shards, source: MeteredSource, wanted: Wanted) -> RepairPla
     return RepairPlan(source.log_id, [each for plan in plans for each in plan.ranges])
 
 
-def _carry_out(shards: Shards, source: MeteredSource, wanted: Wanted, *, quiet: bool) -> Repaired:
+def carry_out(shards: Shards, source: MeteredSource, wanted: Wanted, *, quiet: bool) -> Repaired:
+    """Repair every shard that has something of what is wanted, one after the other."""
     from callmeter_sinks.repair import Repair, Repaired
     from callmeter_sinks.repair_plan import plan_repair
 
