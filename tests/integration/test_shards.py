@@ -20,6 +20,7 @@ from callmeter.log.sqlite_log import SqliteLog
 from callmeter.schema.budgets import Budget
 from callmeter_sinks.clickhouse import migrate_shards
 from callmeter_sinks.clickhouse.migrate import check_schema
+from callmeter_sinks.clickhouse.shard_book import check_opened
 from callmeter_sinks.clickhouse.sharding import Sharding, Shards
 from callmeter_sinks.clickhouse.store import (
     PermanentStoreError,
@@ -40,7 +41,7 @@ from callmeter_sinks.writer import PartitionWriter
 from support.sharded_questions import IN_ORDER, OTHERS, QUESTIONS, unordered
 from support.sharded_traffic import FORGOTTEN, ORIGINS, PARTITIONS, RELATED, fill
 from support.stored import stored
-from support.two_shards import DATABASES, DatabaseStore, TwoShards, served, two_shards
+from support.two_shards import CLUSTER, DATABASES, DatabaseStore, TwoShards, served, two_shards
 from support.two_shards import SHARDED as DATABASE
 
 DASHBOARDS = sorted((Path(__file__).parents[2] / "deploy/grafana/dashboards").glob("*.json"))
@@ -270,7 +271,9 @@ def test_a_url_that_does_not_fit_is_refused(two: TwoShards) -> None:
     first, second = DATABASES
 
     def called(database: str, *sharding: Any) -> Store:
-        return DatabaseStore(two.engine, database, Sharding(*sharding) if sharding else None)
+        store = DatabaseStore(two.engine, database, Sharding(*sharding) if sharding else None)
+        store.cluster = CLUSTER
+        return store
 
     for store, words in (
         (called(first), "is shard 1 of 2: name all shards, in order"),
@@ -279,8 +282,9 @@ def test_a_url_that_does_not_fit_is_refused(two: TwoShards) -> None:
         (called("whole", 2, "whole", 0), "was filled as one store"),
         (called("sharded_all", 3, "sharded"), "has 2 shards, and the URL names 3"),
     ):
-        with pytest.raises(ConfigError, match=words):
-            check_schema(store)
+        for check in (check_schema, check_opened):
+            with pytest.raises(ConfigError, match=words):
+                check(store)
         store.close()
 
 

@@ -45,11 +45,13 @@ def check_opened(store: Store) -> None:
     """
     if store.cluster is None and not store.replicated:
         return
-    there = store.query(
-        "SELECT 1 FROM system.tables WHERE database = currentDatabase() AND name = {name:String}",
-        {"name": TABLE},
+    rows = store.query(
+        "SELECT name FROM system.tables WHERE database = currentDatabase() "
+        "AND name IN ('shards', 'schema_migrations')"
     ).rows
-    check_sharding(store, noted=bool(there), filled=False)
+    there = {name for (name,) in rows}
+    # Every shard is noted before any has a schema.
+    check_sharding(store, noted=TABLE in there, filled="schema_migrations" in there)
 
 
 def check_sharding(store: Store, *, noted: bool, filled: bool = True) -> None:
