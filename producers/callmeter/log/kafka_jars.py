@@ -103,10 +103,13 @@ def main() -> int:
     try:
         home = kafka_home()
         libs = fetch_jars(home)
-        write_archive(home)
     except CallmeterError as exc:
         sys.stderr.write(f"callmeter: {exc}\n")
         return exc.exit_code
+    try:
+        write_archive(home)
+    except CallmeterError as exc:  # brokers start without, only later
+        sys.stderr.write(f"callmeter: Kafka's classes were not written down: {exc}\n")
     jars = sorted(libs.glob("*.jar"))
     size_mb = sum(jar.stat().st_size for jar in jars) / 1e6
     sys.stdout.write(f"{len(jars)} jars, {size_mb:.0f} MB in {libs}\n")
