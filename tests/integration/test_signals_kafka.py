@@ -35,8 +35,7 @@ def write(settings: KafkaSettings, records: Sequence[NewRecord], *, commit: bool
             await writer.commit(records)
         else:
             await writer._producer.begin_transaction()
-            for record in records:
-                await writer._send(record)
+            await writer._send(records, [])
             await writer._producer.flush()
             await writer._producer.abort_transaction()
         await writer.stop()

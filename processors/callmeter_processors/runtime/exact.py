@@ -46,7 +46,7 @@ class Stage:
 
     ``partitions`` is the prefix's N. The transactional id of a partition is
     ``<prefix>.<name>.<partition>``: two stages over one prefix need two names. ``compression`` is
-    of what is written: zstd, snappy, lz4, gzip or None.
+    of what is written: zstd, lz4, gzip or None.
     """
 
     kafka: KafkaSettings

@@ -32,9 +32,11 @@ _WINDOW_LOG, _HASH_LOG = 17, 13
 #: Where no codec is named.
 PLAIN = 0
 _GZIP, _LZ4, _ZSTD = 1, 3, 4
+_TRANSACTIONAL = 16
 
 #: A codec's number in a batch's attributes, and its function; None sends bytes as they are.
 Codec = tuple[int, Callable[[bytes], bytes] | None]
+KeyValue = tuple[bytes | None, bytes | None]
 
 
 def batch_codec(name: str | None) -> Codec:
@@ -59,21 +61,34 @@ def batch_codec(name: str | None) -> Codec:
 
 
 class RecordBatch:
-    """Records (key, value) without headers, as a builder that is closed from the start."""
+    """Records (key, value) without headers, as a builder that is closed from the start.
+
+    A value of None is a tombstone. ``transactional``: it is part of its producer's transaction.
+    """
 
     __slots__ = ("_attributes", "_body", "_built", "_count", "_time_ms")
 
-    def __init__(self, codec: Codec, records: Sequence[tuple[bytes, bytes]], time_ms: int) -> None:
+    def __init__(
+        self,
+        codec: Codec,
+        records: Sequence[KeyValue],
+        time_ms: int,
+        *,
+        transactional: bool = False,
+    ) -> None:
         number, compress = codec
         pieces: list[bytes] = []
         for offset, (key, value) in enumerate(records):
-            around = _before_value(offset, key, len(value))
-            pieces += (_varint(len(around) + len(value) + 1), around, value, b"\0")
+            around = _before_value(offset, key, value)
+            needs = len(around) + len(value or b"") + 1
+            pieces += (_varint(needs), around, value or b"", b"\0")
         body = b"".join(pieces)
         if compress is not None and len(packed := compress(body)) < len(body):
             self._attributes, self._body = number, packed
         else:
             self._attributes, self._body = PLAIN, body
+        if transactional:
+            self._attributes |= _TRANSACTIONAL
         self._count = len(records)
         self._time_ms = time_ms
         self._built: bytes | None = None
@@ -118,14 +133,19 @@ class RecordBatch:
         return True
 
 
-def _before_value(offset: int, key: bytes, value_bytes: int) -> bytes:
+def _before_value(offset: int, key: bytes | None, value: bytes | None) -> bytes:
     """Attributes, time and offset relative to the batch's, the key, and the value's length."""
-    return b"\0\0" + _varint(offset) + _varint(len(key)) + key + _varint(value_bytes)
+    place = b"\0\0" + _varint(offset)
+    return place + _varint(_length(key)) + (key or b"") + _varint(_length(value))
+
+
+def _length(data: bytes | None) -> int:
+    return -1 if data is None else len(data)
 
 
 def _varint(number: int) -> bytes:
-    """A number that is not negative as a zigzag varint."""
-    left = number << 1
+    """A number as a zigzag varint: from -1 on, below which nothing here is."""
+    left = number << 1 if number >= 0 else 1
     made = bytearray()
     while left > 0x7F:
         made.append(left & 0x7F | 0x80)

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from aiokafka.errors import IllegalOperation, InvalidProducerEpoch, KafkaError, ProducerFenced
+from aiokafka.errors import (
+    IllegalOperation,
+    InvalidProducerEpoch,
+    KafkaError,
+    MessageSizeTooLargeError,
+    ProducerFenced,
+)
 
 from callmeter.errors import CallmeterError
-from callmeter.log.kafka_clients import make_producer
+from callmeter.log.kafka_batch import KeyValue, RecordBatch, batch_codec
+from callmeter.log.kafka_clients import MAX_RECORD_BYTES, make_producer
 from callmeter.log.kafka_errors import kafka_errors, translated
 from callmeter.log.kafka_settings import KafkaSettings
 from callmeter.log.partitioner import partition_for
@@ -19,6 +27,10 @@ from callmeter.schema.topics import BY_NAME
 
 logger = logging.getLogger(__name__)
 _STOP_S = 3.0
+#: Of a batch before it is compressed: what any broker takes, even if nothing shrinks.
+_BATCH_BYTES = 1_000_000
+#: What a record needs in a batch besides key and value, at most.
+_RECORD_ROOM = 32
 _FENCED = (ProducerFenced, InvalidProducerEpoch)
 
 
@@ -32,7 +44,7 @@ class TransactionWriter:
     ``start`` fences every earlier producer of the id and ends the transaction it may have left
     open, so what is read ``read_committed`` afterwards is all there will ever be of it. After any
     error from ``commit`` it is unknown whether the transaction is in the log: stop this writer,
-    start a new one, and read.
+    start a new one, and read. ``compression`` is zstd, lz4, gzip or None.
     """
 
     def __init__(
@@ -53,8 +65,8 @@ class TransactionWriter:
             transactional_id=transactional_id,
             transaction_timeout_ms=int(timeout_s * 1000),
             linger_ms=0,
-            compression_type=compression,
         )
+        self._codec = batch_codec(compression)
 
     async def start(self) -> None:
         """Connects and fences. ``UnreachableError`` or ``ConfigError`` if it cannot."""
@@ -72,10 +84,8 @@ class TransactionWriter:
         try:
             async with asyncio.timeout(self._timeout_s):
                 await self._producer.begin_transaction()
-                for record in records:
-                    # One by one: after an error those that were sent are asked about it.
-                    sent.append(await self._send(record))  # noqa: PERF401
-                # Each record's own error is told here; the commit would only say that it failed.
+                await self._send(records, sent)
+                # Each batch's own error is told here; the commit would only say that it failed.
                 await asyncio.gather(*sent)
                 await self._producer.commit_transaction()
         except (KafkaError, IllegalOperation, TimeoutError, OSError) as exc:
@@ -100,10 +110,41 @@ class TransactionWriter:
             # Nothing depends on a clean goodbye: the next owner fences this id.
             logger.info("%s did not stop cleanly: %r", self.transactional_id, exc)
 
-    async def _send(self, record: NewRecord) -> Any:
-        topic, key, value, partition = record
-        if partition is None:
-            partition = partition_for(key or b"", BY_NAME[topic].partitions or self._partitions)
-        return await self._producer.send(
-            BY_NAME[topic].full(self._settings.prefix), key=key, value=value, partition=partition
-        )
+    async def _send(self, records: Sequence[NewRecord], sent: list[asyncio.Future[Any]]) -> None:
+        """Adds to ``sent`` as it goes: after an error those that were sent are asked about it."""
+        for topic, partition, batch in self._batches(records):
+            sent.append(await self._producer.send_batch(batch, topic, partition=partition))
+
+    def _batches(self, records: Sequence[NewRecord]) -> Iterator[tuple[str, int, RecordBatch]]:
+        """The records by full topic and partition, each's in order, each batch made when it is due.
+
+        A batch is small enough for any broker before it is compressed, or one record alone.
+        """
+        places: dict[tuple[str, int], list[KeyValue]] = {}
+        for topic, key, value, given in records:
+            place = given
+            if place is None:
+                place = partition_for(key or b"", BY_NAME[topic].partitions or self._partitions)
+            places.setdefault((topic, place), []).append((key, value))
+        time_ms = time.time_ns() // 1_000_000
+        for (topic, partition), all_of_it in places.items():
+            full = BY_NAME[topic].full(self._settings.prefix)
+            for some in _in_pieces(all_of_it):
+                batch = RecordBatch(self._codec, some, time_ms, transactional=True)
+                yield full, partition, batch
+
+
+def _in_pieces(records: Sequence[KeyValue]) -> Iterator[list[KeyValue]]:
+    """As many records together as one batch takes. ``MessageSizeTooLargeError`` for a record."""
+    piece: list[KeyValue] = []
+    size = 0
+    for key, value in records:
+        needs = len(key or b"") + len(value or b"") + _RECORD_ROOM
+        if needs > MAX_RECORD_BYTES:
+            raise MessageSizeTooLargeError(f"a record of {needs} bytes, {MAX_RECORD_BYTES} at most")
+        if piece and size + needs > _BATCH_BYTES:
+            yield piece
+            piece, size = [], 0
+        piece.append((key, value))
+        size += needs
+    yield piece

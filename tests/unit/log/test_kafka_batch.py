@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callmeter.log.kafka_batch import RecordBatch, batch_codec
+from callmeter.log.kafka_batch import KeyValue, RecordBatch, batch_codec
 
 TIME_MS = 1_700_000_000_123
 KEYS = st.binary(min_size=1, max_size=200)
 VALUES = st.one_of(st.binary(max_size=300), st.binary(min_size=1).map(lambda one: one * 3000))
-RECORDS = st.lists(st.tuples(KEYS, VALUES), min_size=1, max_size=70)
+RECORDS = st.lists(st.tuples(st.none() | KEYS, st.none() | VALUES), min_size=1, max_size=70)
 
-Records = Sequence[tuple[bytes, bytes]]
+Records = Sequence[KeyValue]
 
 
-def ours(codec: str | None, records: Records) -> bytes:
-    batch = RecordBatch(batch_codec(codec), records, TIME_MS)
+def ours(codec: str | None, records: Records, *, transactional: bool = False) -> bytes:
+    batch = RecordBatch(batch_codec(codec), records, TIME_MS, transactional=transactional)
     assert batch.closed()
     assert batch.record_count() == len(records)
     batch._set_producer_state(77, 3, 1234)
@@ -29,21 +30,26 @@ def ours(codec: str | None, records: Records) -> bytes:
     return batch._build()
 
 
-def theirs(records: Records) -> bytes:
+def theirs(records: Records, *, transactional: bool) -> bytes:
     builder = DefaultRecordBatchBuilder(
-        2, 0, is_transactional=0, producer_id=77, producer_epoch=3, base_sequence=1234,
-        batch_size=2**30,
+        2, 0, is_transactional=int(transactional), producer_id=77, producer_epoch=3,
+        base_sequence=1234, batch_size=2**30,
     )  # fmt: skip
     for offset, (key, value) in enumerate(records):
         assert builder.append(offset, TIME_MS, key, value, []) is not None
     return bytes(builder.build())
 
 
-@given(RECORDS)
-def test_a_plain_batch_is_the_one_that_aiokafka_makes(records: Records) -> None:
+@given(RECORDS, st.booleans())
+def test_a_plain_batch_is_the_one_that_aiokafka_makes(
+    records: Records, transactional: bool
+) -> None:
     # The epoch of the leader is the broker's to fill in; it is not in the checksum.
     ignored = slice(12, 16)
-    made, expected = bytearray(ours(None, records)), bytearray(theirs(records))
+    made, expected = (
+        bytearray(make(records, transactional=transactional))
+        for make in (partial(ours, None), theirs)
+    )
     made[ignored] = expected[ignored]
     assert made == expected
 
