@@ -97,6 +97,24 @@ priorityClassName: {{ . }}
 {{- end }}
 {{- end }}
 
+{{/* Sets what "callmeter.pod" takes for a part with a key file, and https if it has a certificate.
+     Arguments: dict "arguments" those of the pod "args" its command's "values" the part's */}}
+{{- define "callmeter.keyed" -}}
+{{- $args := .args }}
+{{- $volumes := list (dict "name" "keys" "secret" (dict "secretName" .values.keysSecret.name "defaultMode" 0440 "items" (list (dict "key" .values.keysSecret.key "path" "keys.json")))) }}
+{{- $mounts := list (dict "name" "keys" "mountPath" "/etc/callmeter/keys" "readOnly" true) }}
+{{- if .values.tlsSecret }}
+{{- $args = concat $args (list "--tls-cert" "/etc/callmeter/tls/tls.crt" "--tls-key" "/etc/callmeter/tls/tls.key") }}
+{{- $volumes = append $volumes (dict "name" "tls" "secret" (dict "secretName" .values.tlsSecret "defaultMode" 0440)) }}
+{{- $mounts = append $mounts (dict "name" "tls" "mountPath" "/etc/callmeter/tls" "readOnly" true) }}
+{{- $_ := set .arguments "scheme" "HTTPS" }}
+{{- end }}
+{{- $_ := set .arguments "args" $args }}
+{{- $_ := set .arguments "volumes" $volumes }}
+{{- $_ := set .arguments "mounts" $mounts }}
+{{- $_ := set .arguments "env" (list (dict "name" "CALLMETER_KEYS_FILE" "value" "/etc/callmeter/keys/keys.json")) }}
+{{- end }}
+
 {{/* The template of a pod that runs one callmeter command and serves health on "port". */}}
 {{- define "callmeter.pod" -}}
 {{- $values := index .root.Values .part -}}
