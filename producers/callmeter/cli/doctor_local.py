@@ -13,7 +13,7 @@ from callmeter.cli.doctor_finding import Figure, Finding, State
 
 _EXTRAS = {
     "cli": ("click", "rich"),
-    "kafka": ("aiokafka", "cramjam"),
+    "kafka": ("aiokafka", "cramjam", "zstandard"),
     "collector": ("aiohttp", "zstandard"),
     "prices": ("genai_prices",),
     "processors": ("faust",),
@@ -32,11 +32,16 @@ def look_at_installation() -> Iterator[Finding]:
     version = ".".join(map(str, sys.version_info[:3]))
     yield Finding("callmeter", State.OK, f"{__version__} on Python {version}", guide)
     for extra, modules in _EXTRAS.items():
-        if any(importlib.util.find_spec(name) is None for name in modules):
+        if not all(map(_is_there, modules)):
             text = f"not installed: pip install 'callmeter[{extra}]'"
             yield Finding(extra, State.UNASKED, text, guide)
         else:
             yield Finding(extra, State.OK, "installed", guide)
+
+
+def _is_there(module: str) -> bool:
+    """Whether it could be imported. One that was imported may have taken its own spec away."""
+    return module in sys.modules or importlib.util.find_spec(module) is not None
 
 
 def look_at_directory(home: Path) -> Finding:
