@@ -18,6 +18,8 @@ logger = logging.getLogger("callmeter.dashboard")
 #: asks for it gets a day. An embedded engine answers one question at a time, so pages wait for it.
 AGAIN_AFTER = timedelta(minutes=10)
 LOOKED = timedelta(hours=1)
+#: The page that is looked at asks its own questions first.
+_AFTER_PAGE_S = 0.5
 ASKED = timedelta(days=1)
 
 
@@ -53,12 +55,12 @@ class Verifying:
         """Somebody looks: run if there is no result of late."""
         fresh = self.last is not None and self._now() - self.last.ended < AGAIN_AFTER
         if not fresh:
-            self.start(LOOKED)
+            self.start(LOOKED, _AFTER_PAGE_S)
 
-    def start(self, covered: timedelta = ASKED) -> None:
-        """Begin a run over that much of the past, unless one is under way."""
+    def start(self, covered: timedelta = ASKED, after_s: float = 0.0) -> None:
+        """Begin a run over that much of the past in ``after_s``, unless one is under way."""
         if not self.running:
-            self._task = asyncio.create_task(self._run(covered))
+            self._task = asyncio.create_task(self._run(covered, after_s))
 
     async def stop(self) -> None:
         """Let go of a run; the question in hand ends by itself."""
@@ -66,7 +68,8 @@ class Verifying:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _run(self, covered: timedelta) -> None:
+    async def _run(self, covered: timedelta, after_s: float) -> None:
+        await asyncio.sleep(after_s)
         began = self._now()
         since = began - covered
         try:
