@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from pathlib import Path
 
 import orjson
@@ -174,8 +175,10 @@ async def _fence(toy: ToyKafka) -> None:
     await new.stop()
 
 
-def test_a_new_writer_fences_the_old_one(toy: ToyKafka) -> None:
+def test_a_new_writer_fences_the_old_one(toy: ToyKafka, caplog: pytest.LogCaptureFixture) -> None:
     asyncio.run(_fence(toy))
+    gc.collect()
+    assert "never retrieved" not in caplog.text
     assert [r.value for r in toy.read("metered", 0)] == [b"first", b"second"]
 
 

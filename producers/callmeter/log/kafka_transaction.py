@@ -100,6 +100,7 @@ class TransactionWriter:
             for future in sent:
                 # Retrieved, or asyncio complains about each of them when it is collected.
                 future.add_done_callback(lambda f: f.cancelled() or f.exception())
+            self._hear_waiters()
 
     async def stop(self) -> None:
         """Lets go of the connection, in a bounded time; an open transaction is left behind."""
@@ -109,6 +110,14 @@ class TransactionWriter:
         except (KafkaError, TimeoutError, OSError) as exc:
             # Nothing depends on a clean goodbye: the next owner fences this id.
             logger.info("%s did not stop cleanly: %r", self.transactional_id, exc)
+
+    def _hear_waiters(self) -> None:
+        """The same for aiokafka's own: of batches that were never sent, of the transaction."""
+        queues = self._producer._message_accumulator._batches.values()
+        waiters = [batch._drain_waiter for queue in queues for batch in queue]
+        for waiter in (*waiters, self._producer._txn_manager._transaction_waiter):
+            if waiter is not None and waiter.done() and not waiter.cancelled():
+                waiter.exception()
 
     async def _send(self, records: Sequence[NewRecord], sent: list[asyncio.Future[Any]]) -> None:
         """Adds to ``sent`` as it goes: after an error those that were sent are asked about it."""
