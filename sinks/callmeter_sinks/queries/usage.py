@@ -138,13 +138,11 @@ def _latencies_with_totals(asked: Question, binding: Binding) -> str:
     Histograms are added up twice: that costs half of writing and merging the states of quantiles,
     which single calls, being many to a group, are better off with (docs/decisions/0022).
     """
-    levels, function, arguments, number = _quantiles(asked)
     source = asked.durations_sql(binding)
     if not asked.raw:
-        quantiles = f"{function}({levels})({arguments}) AS q, {number} AS n"
-        return _with_totals(
-            asked.dims, quantiles, f"SELECT {_keys(asked.dims, binding)}latency FROM ({source})"
-        )
+        rows = f"SELECT {_keys(asked.dims, binding)}latency FROM ({source})"
+        return _with_totals(asked.dims, _quantiles_sql(asked), rows)
+    levels, function, arguments, number = _quantiles(asked)
     states = f"{function}State({levels})({arguments}) AS state, {number} AS number"
     groups = _select(asked.dims, states, source, binding)
     return _with_totals(
@@ -160,9 +158,13 @@ def groups_sql(asked: Question, binding: Binding) -> str:
 
 def latencies_sql(asked: Question, binding: Binding) -> str:
     """The groups with ``q``, buckets of quantiles (microseconds if raw), and a number of values."""
+    return _select(asked.dims, _quantiles_sql(asked), asked.durations_sql(binding), binding)
+
+
+def _quantiles_sql(asked: Question) -> str:
+    """``q``, quantiles of rows, and how many values they are of."""
     levels, function, arguments, number = _quantiles(asked)
-    measures = f"{function}({levels})({arguments}) AS q, {number} AS n"
-    return _select(asked.dims, measures, asked.durations_sql(binding), binding)
+    return f"{function}({levels})({arguments}) AS q, {number} AS n"
 
 
 def _quantiles(asked: Question) -> tuple[str, str, str, str]:
