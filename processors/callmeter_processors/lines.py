@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from io import BytesIO
+from typing import NamedTuple
 
 import msgspec
 import orjson
@@ -49,7 +50,7 @@ class LineRefusedError(Exception):
 
 
 class _Ids:
-    """The ids of an envelope, gathered so that one pass checks them all."""
+    """The ids of some lines, gathered so that one pass checks them all."""
 
     __slots__ = ("hexes", "uuids")
 
@@ -68,18 +69,24 @@ class _Ids:
         )
 
 
-def judge_lines(
-    lines: Sequence[bytes], log_ts_us: int, limits: MeterLimits
-) -> list[Event | Refused]:
-    """The events of the lines after the header, each at its place, or why it was refused."""
+class Judged(NamedTuple):
+    """What became of some lines: ``events`` has each at its place, ``refused`` those alone."""
+
+    events: list[Event | Refused]
+    refused: list[Refused]
+
+
+def judge_lines(lines: Sequence[bytes], log_ts_us: int, limits: MeterLimits) -> Judged:
+    """The events of lines, or why they were refused. The header is not among the lines."""
     fence_us = log_ts_us + limits.future_us
     judged: list[Event | Refused] = []
     ids = _Ids()
     decode, accept = _decoder.decode, judged.append
     uuid, digits = ids.uuids.append, ids.hexes.append
-    for i in range(1, len(lines)):
+    bad: list[Refused] = []
+    for line in lines:
         try:
-            event = decode(lines[i])
+            event = decode(line)
             # What nearly every line is, and needs: in place, since a function more is felt.
             if (
                 type(event) is CallEnd
@@ -97,17 +104,20 @@ def judge_lines(
                 _check(event, fence_us, ids)
             accept(event)
         except LineRefusedError as exc:
-            original = _text(lines[i]) if exc.line is None else exc.line.encode()
-            accept(refused(exc.refusal, original, limits))
+            original = _text(line) if exc.line is None else exc.line.encode()
+            bad.append(dead_letter(exc.refusal, original, limits))
+            accept(bad[-1])
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            accept(refused(_explain(exc), _text(lines[i]), limits))
+            bad.append(dead_letter(_explain(exc), _text(line), limits))
+            accept(bad[-1])
     if not ids.good():
         for i, item in enumerate(judged):
-            bad = None if isinstance(item, Refused) else _bad_id(item)
-            if bad:
-                refusal = Refusal(RefusedReason.BAD_VALUE, bad)
-                judged[i] = refused(refusal, _text(lines[i + 1]), limits)
-    return judged
+            wrong = None if isinstance(item, Refused) else _bad_id(item)
+            if wrong:
+                refusal = Refusal(RefusedReason.BAD_VALUE, wrong)
+                judged[i] = letter = dead_letter(refusal, _text(lines[i]), limits)
+                bad.append(letter)
+    return Judged(judged, bad)
 
 
 def lines_of(envelope: bytes) -> list[bytes]:
@@ -122,7 +132,7 @@ def _text(line: bytes) -> bytes:
     return line.removesuffix(b"\n")
 
 
-def refused(refusal: Refusal, line: bytes, limits: MeterLimits) -> Refused:
+def dead_letter(refusal: Refusal, line: bytes, limits: MeterLimits) -> Refused:
     """A dead letter with the beginning of the original text."""
     # A character is at most four bytes: no more of a long line needs decoding.
     text = line[: 4 * limits.dead_letter_chars].decode(errors="replace")

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from msgspec import Struct
-
 from callmeter.log.record import LogRecord
 from callmeter.schema.alerts import Alert, encode_alert
 from callmeter.schema.budgets import Budget
@@ -24,9 +22,9 @@ from callmeter_processors.gaps import GapAlerts
 from callmeter_processors.judge import Opened, Refusal, judge_envelope, open_envelope
 from callmeter_processors.ledger import BudgetLedger
 from callmeter_processors.limits import MeterLimits
-from callmeter_processors.lines import judge_lines, lines_of, refused
+from callmeter_processors.lines import dead_letter, judge_lines, lines_of
 from callmeter_processors.logtime import LogTime
-from callmeter_processors.metered import encode_deltas, encode_metered, metered_header
+from callmeter_processors.metered import encode_deltas, encode_lines, metered_header
 from callmeter_processors.opencalls import OpenCalls
 from callmeter_processors.rows import decode_rows, encode_row, row_key
 from callmeter_processors.sequence import Sources
@@ -34,6 +32,10 @@ from callmeter_processors.skew import SkewAlerts
 from callmeter_processors.step import Checkpoint, Count, Output, StepFactory
 from callmeter_processors.tracker import Seen
 from callmeter_processors.worth import Pricer
+
+#: Lines of an envelope that are judged, folded and encoded together: so many that what they were
+#: decoded to is still in the processor's first cache (docs/decisions/0021).
+_AT_A_TIME = 32
 
 
 class PartitionMeter:
@@ -117,17 +119,18 @@ class PartitionMeter:
         if refusal is not None:
             self._refused_envelopes += 1
             self._counts["dead_letters", refusal.reason.value] += 1
-            letter = refused(refusal, value, self._limits)
-            self._emit(record, header, Verdict.REFUSED, refusal, [letter])
+            letter = dead_letter(refusal, value, self._limits)
+            self._emit(record, header, Verdict.REFUSED, refusal, body=[encode_lines([letter])])
             return
-        judged = judge_lines(lines, record.timestamp_us, self._limits)
-        told = self._fold.add(header, judged)
-        source = header.source
-        if told:
-            self._sources.beats(source)
-        if told or source in self._sources.gappy or self._open.concerns(source):
-            self._take_open(header, judged, record.timestamp_us)
-        self._emit(record, header, Verdict.ACCEPTED, None, judged)
+        refused_before = self._refused
+        # Also without a line: an open call's source was heard of, and may have closed.
+        body = [
+            self._accept(header, lines[at : at + _AT_A_TIME], record.timestamp_us)
+            for at in range(1, max(len(lines), 2), _AT_A_TIME)
+        ]
+        bad = self._refused - refused_before
+        self._events += header.n - bad
+        self._emit(record, header, Verdict.ACCEPTED, body=body, refused=bad)
 
     def _take(self, opened: Opened, now_us: int) -> Seen | None:
         """What the envelope's seq is to its source; None where the header does not tell it.
@@ -152,6 +155,20 @@ class PartitionMeter:
                 self._skew.take(source, tracker, now_us, header.sent_us)
         return seen
 
+    def _accept(self, header: EnvelopeHeader, lines: Sequence[bytes], now_us: int) -> bytes:
+        """Judge, price, fold and encode some lines of an accepted envelope."""
+        events, bad = judge_lines(lines, now_us, self._limits)
+        source = header.source
+        told = self._fold.add(header, events)
+        if told:
+            self._sources.beats(source)
+        if told or source in self._sources.gappy or self._open.concerns(source):
+            self._take_open(header, events, now_us)
+        if bad:
+            self._refused += len(bad)
+            self._counts.update(("dead_letters", line.reason) for line in bad)
+        return encode_lines(events)
+
     def _take_open(
         self, header: EnvelopeHeader, judged: Sequence[Event | Refused], now_us: int
     ) -> None:
@@ -168,21 +185,16 @@ class PartitionMeter:
         header: EnvelopeHeader,
         verdict: Verdict,
         refusal: Refusal | None = None,
-        lines: Sequence[Struct] = (),
+        *,
+        body: Sequence[bytes] = (),
+        refused: int = 0,
     ) -> None:
+        """Write the record of one envelope; of the lines in its ``body`` so many are refused."""
         head = metered_header(self._log_id, record, header, verdict, refusal)
         if verdict is Verdict.ACCEPTED:
-            head.refused = sum(1 for line in lines if type(line) is Refused)
-            head.events = len(lines) - head.refused
-            self._events += head.events
-            if head.refused:
-                self._refused += head.refused
-                self._counts.update(
-                    ("dead_letters", line.reason) for line in lines if type(line) is Refused
-                )
-        key = header.source.encode()
-        value = encode_metered(head, lines)
-        self._outputs.append(Output(METERED.name, key, value, self._partition))
+            head.events, head.refused = header.n - refused, refused
+        value = b"".join((encode_lines([head]), *body))
+        self._outputs.append(Output(METERED.name, header.source.encode(), value, self._partition))
 
     def tick(self, now_us: int) -> None:
         """Look for gaps, ends and open calls, by the log's time that goes on meanwhile."""

@@ -47,9 +47,9 @@ def metered_header(
     )
 
 
-def encode_metered(header: MeteredHeader, lines: Sequence[Struct]) -> bytes:
-    """A metered record's bytes: header and lines, each ended by a newline."""
-    return _encoder.encode_lines([header, *lines])
+def encode_lines(lines: Sequence[Struct]) -> bytes:
+    """Lines of a metered record, each ended by a newline; the header is the first of them."""
+    return _encoder.encode_lines(lines)
 
 
 def encode_deltas(

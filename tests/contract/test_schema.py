@@ -43,7 +43,7 @@ def valid(name, value):
 
 
 def judged(text):
-    return judge_lines([b"", text], NOW_US, MeterLimits())[0]
+    return judge_lines([text], NOW_US, MeterLimits()).events[0]
 
 
 # golden examples

@@ -20,7 +20,9 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
 def judged(text):
-    (item,) = judge_lines([b"", text if isinstance(text, bytes) else line(text)], NOW_US, LIMITS)
+    lines = [text if isinstance(text, bytes) else line(text)]
+    (item,), refused = judge_lines(lines, NOW_US, LIMITS)
+    assert refused == [item] * isinstance(item, Refused)
     return item
 
 
@@ -200,14 +202,15 @@ def test_any_text_stays_on_its_line(text):
 def test_a_bad_id_does_not_touch_its_neighbours():
     texts = [line(call_end(name=str(i))) for i in range(5)]
     texts[2] = line(call_end(trace_id="z" * 32))
-    items = judge_lines([b"", *texts], NOW_US, LIMITS)
+    items, refused = judge_lines(texts, NOW_US, LIMITS)
+    assert refused == [items[2]]
     assert [isinstance(item, Refused) for item in items] == [False, False, True, False, False]
 
 
 def test_shifted_ids_of_neighbours_do_not_mend_each_other():
     """Ids are checked over the whole envelope at once: none may lend a character to the next."""
     first, second = ID[:35] + "-", "-" + ID[1:]
-    items = judge_lines(
-        [b"", line(call_end(call_id=first)), line(call_end(call_id=second))], NOW_US, LIMITS
-    )
+    lines = [line(call_end(call_id=first)), line(call_end(call_id=second))]
+    items, refused = judge_lines(lines, NOW_US, LIMITS)
+    assert items == refused
     assert all(isinstance(item, Refused) for item in items)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from callmeter.pricing import PriceBook, Priced, Pricer
 from callmeter.pricing.book import OWN, Entry, Match, Period, Provider, Rate, Tier, Validity
 from callmeter.pricing.live import LivePricer
-from callmeter_processors.fold import MINUTE_US
+from callmeter_processors.foldrow import MINUTE_US
 from callmeter_processors.meter import PartitionMeter
 from support.metering import LOG, NOW_US, call_end, deltas, envelope, envelopes, record
 

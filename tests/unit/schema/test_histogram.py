@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from callmeter.schema import histogram
 from callmeter.schema.histogram import bucket, count_buckets, midpoint_us, quantile_us
 
 #: (2**(1/32) - 1) / (2**(1/32) + 1), of the harmonic midpoint to either edge: 1.083 %.
@@ -44,6 +45,26 @@ def test_counting_is_bucketing_each(durations):
     assert sum(counts.values()) == len(durations)
     for index in counts:
         assert counts[index] == [exact_bucket(us) for us in durations].count(index)
+
+
+def test_counting_the_integers_around_every_edge_is_bucketing_each():
+    """``count_buckets`` looks at no edge where it knows that the logarithm need not be helped."""
+    for b in range(45 * 32):
+        edge = math.ceil(2 ** (b / 32))
+        for us in range(max(0, edge - 2), edge + 3):
+            assert count_buckets([us]) == {exact_bucket(us): 1}
+
+
+def test_a_logarithm_that_errs_at_an_edge_is_not_relied_upon(monkeypatch):
+    """Some library's log2 may put the first integer of a bucket into the one before."""
+    errs = 1_000_003
+    first = next(us for us in range(errs, 2 * errs) if exact_bucket(us) > exact_bucket(us - 1))
+    monkeypatch.setattr(
+        histogram, "log2", lambda us: math.log2(us - 1) if us == first else math.log2(us)
+    )
+    monkeypatch.setattr(histogram, "bucket", exact_bucket)
+    monkeypatch.setattr(histogram, "_plain_buckets", histogram._plain_buckets.__wrapped__)
+    assert count_buckets([first, 7]) == {exact_bucket(first): 1, exact_bucket(7): 1}
 
 
 @given(st.integers(1, 2**44))
