@@ -7,7 +7,7 @@ just a delta to an old minute (law 3).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import UNSET
@@ -24,11 +24,14 @@ MAX_UNITS_PER_LINE = 512
 OTHER_UNITS = "other units"
 
 
+_Place = tuple[int, str, str, str, str, str, Units]
+
+
 class _Kept(NamedTuple):
     """Of one scope: its rows, and where a call finds its place in them by one look."""
 
     rows: dict[RowKey, Row]
-    alike: dict[tuple[int, str, str, str, str, str, Units], Alike]
+    alike: dict[_Place, Alike]
 
 
 class Fold:
@@ -40,6 +43,7 @@ class Fold:
         self._spending = spending
         self._scopes: dict[Scope, _Kept] = {}
         self._costs = 0
+        self._shared: dict[Any, Any] = {}
 
     def add(self, header: EnvelopeHeader, events: Iterable[Event | Refused]) -> bool:
         """Price and fold events of one accepted envelope. Calls get their cost filled in.
@@ -67,7 +71,7 @@ class Fold:
                 )
                 alike = places.get(key)
                 if alike is None:
-                    alike = places[key] = self._alike(scope, kept.rows, key[:6], key[6])
+                    alike = self._alike(scope, kept, key)
                 alike.add(event, started_us, usage, pricer)
             elif isinstance(event, Cost):
                 self._add_cost(header, event)
@@ -88,12 +92,27 @@ class Fold:
             for alike in kept.alike.values():
                 alike.cost_of = None
 
-    def _alike(self, scope: Scope, rows: dict[RowKey, Row], key: RowKey, units: Units) -> Alike:
-        row = self._row(rows, key)
-        watched = self._watching(scope, key) if row.is_model else ()
+    def _alike(self, scope: Scope, kept: _Kept, key: _Place) -> Alike:
+        """A new place for calls. Its key is what will be compared with each of their fields: the
+        values that rows have in common are the same objects, few enough for the first cache.
+        """
+        share = self._shared.setdefault
+        minute, provider, model, operation, phase, status, units = key
+        units = share(units, units)
+        own = (
+            share(minute, minute),
+            share(provider, provider),
+            share(model, model),
+            share(operation, operation),
+            share(phase, phase),
+            share(status, status),
+        )
+        row = self._row(kept.rows, own)
+        watched = self._watching(scope, own) if row.is_model else ()
         alike = Alike(units, row.is_model, watched)
-        alike.ask_price(key, self._pricer)
+        alike.ask_price(own, self._pricer)
         row.alike.append(alike)
+        kept.alike[(*own, units)] = alike
         return alike
 
     def _row(self, rows: dict[RowKey, Row], key: RowKey) -> Row:
