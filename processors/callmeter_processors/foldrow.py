@@ -88,8 +88,8 @@ class Alike:
             started_us,
             UNKNOWN if latency_us is UNSET else latency_us,
             UNKNOWN if ttft_us is UNSET else ttft_us,
+            *counts,
         )
-        samples += counts
         if self.is_model:
             cost_of = self.cost_of
             pico: int | None = None
