@@ -14,7 +14,6 @@ from typing import Any
 
 import faust
 from faust.auth import OAuthCredentials, SASLCredentials, SSLCredentials
-from faust.transport.drivers import aiokafka as driver
 from mode import CrashingSupervisor
 
 from callmeter.clock import Clock, SystemClock
@@ -24,6 +23,7 @@ from callmeter.log.kafka_transaction import FencedError
 from callmeter.log.record import LogRecord
 from callmeter.schema.topics import BY_NAME
 from callmeter_processors.runtime.exact import ExactPartition, Stage
+from callmeter_processors.runtime.faust_transport import Transport
 from callmeter_processors.runtime.pace import Pace
 from callmeter_processors.runtime.stats import RuntimeStats
 from callmeter_processors.step import StepFactory
@@ -278,24 +278,6 @@ class _App(faust.App):
         return
 
 
-class _CommittedThread(driver.AIOKafkaConsumerThread):
-    """Faust reads uncommitted unless its own transactions are on; ours need committed records."""
-
-    def _create_worker_consumer(self, transport: Any) -> Any:
-        consumer = super()._create_worker_consumer(transport)
-        consumer._isolation_level = "read_committed"  # read by aiokafka when the consumer starts
-        return consumer
-
-
-class _CommittedConsumer(driver.Consumer):
-    def _new_consumer_thread(self) -> _CommittedThread:
-        return _CommittedThread(self, loop=self.loop, beacon=self.beacon)
-
-
-class _Transport(driver.Transport):
-    Consumer = _CommittedConsumer
-
-
 def make_app(
     kafka: KafkaSettings,
     *,
@@ -329,7 +311,7 @@ def make_app(
         web_enabled=False,
         autodiscover=False,
     )
-    app.transport = _Transport(app.conf.broker, app, loop=loop)
+    app.transport = Transport(app.conf.broker, app, loop=loop)
     return app
 
 
