@@ -39,7 +39,9 @@ class KeyWatch:
     def __init__(self, path: Path, ring: KeyRing) -> None:
         self._path = path
         self._ring = ring
-        self._seen: Signature | None = None  # what was read before may be of before a change
+        # What was read before the first look may be of before a change: no file has this mark, and
+        # None is the mark of one that is gone.
+        self._seen: Signature | None = (0, 0, 0)
         self._noted: dict[str, int] = {}
         self._may_note = True
 

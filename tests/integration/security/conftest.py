@@ -23,6 +23,7 @@ PATIENCE_S = 60.0
 _PROGRAM = """
 import asyncio, logging, sys
 from pathlib import Path
+from callmeter.collector import keywatch
 from callmeter.collector.app import run_collector
 from callmeter.collector.config import CollectorConfig
 from callmeter.collector.logs import set_up_logs
@@ -30,9 +31,10 @@ from callmeter.collector.memory import MemoryAppender
 
 logging.basicConfig(level=logging.DEBUG)
 set_up_logs("json")
+keywatch.POLL_S = float(sys.argv[2])
 config = CollectorConfig(
     port=0, keys_file=Path(sys.argv[1]), header_timeout_s=1.0, body_grace_s=0.5,
-    body_timeout_s=20.0, drain_grace_s=float(sys.argv[2]),
+    body_timeout_s=20.0, drain_grace_s=0.0,
 )
 asyncio.run(run_collector(
     MemoryAppender(), config, on_started=lambda url: print(url, flush=True)
@@ -119,7 +121,10 @@ class Guarded:
 
 @pytest.fixture
 def guarded(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Guarded]:
-    """One for a test: a request of another test must not disturb its memory or its log."""
+    """One for a test: a request of another test must not disturb its memory or its log.
+
+    A parameter is how often the key file is looked at, in seconds.
+    """
     path = tmp_path / "keys.json"
     now_us = time.time_ns() // 1000
     keys = {
@@ -128,9 +133,9 @@ def guarded(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Guarded]
         "reads": create_key(path, ["*"], "read", now_us=now_us, name="reads")[0],
         "old": create_key(path, ["shop"], "write", now_us=now_us - 2, expires_us=now_us - 1)[0],
     }
-    grace = getattr(request, "param", 0.0)
+    every_s = getattr(request, "param", 1.0)
     with subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM, str(path), str(grace)],
+        [sys.executable, "-c", _PROGRAM, str(path), str(every_s)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import time
 
 import orjson
+import pytest
 
 from callmeter.collector.keyfile import create_key, last_used, read_keys, revoke_key
 from callmeter.ids import uuid7
@@ -20,6 +22,12 @@ def envelope(guarded) -> bytes:
         Header(source=uuid7(), seq=0, n=1, sent_us=1, project="shop"),
         [b'{"kind":"annotation","text":"a payload of hunter2"}'],
     )
+
+
+def status_of(guarded, name: str) -> int:
+    """What a write to the project `shop` with the key of this name is answered."""
+    status, _, _ = guarded.post("/v1/envelopes", envelope(guarded), guarded.keys[name])
+    return status
 
 
 def test_no_write_without_a_key_that_writes(guarded) -> None:
@@ -83,14 +91,24 @@ def test_a_key_file_that_is_gone_or_broken(guarded) -> None:
     whole = guarded.keys_file.read_bytes()
     guarded.keys_file.write_bytes(whole[:-20])
     guarded.wait(lambda: "keys stay as they were" in guarded.told())
-    guarded.serves()
+    assert status_of(guarded, "shop") == 200
+    assert status_of(guarded, "reads") == 403
     guarded.keys_file.unlink()
-    shop = guarded.keys["shop"]
-    guarded.wait(lambda: guarded.post("/v1/envelopes", envelope(guarded), shop)[0] == 401)
+    guarded.wait(lambda: status_of(guarded, "shop") != 200)
+    assert [status_of(guarded, name) for name in ("shop", "other", "reads")] == [401] * 3
     guarded.keys_file.write_bytes(whole)
-    guarded.wait(lambda: guarded.post("/v1/envelopes", envelope(guarded), shop)[0] == 200)
-    guarded.process.send_signal(1)  # SIGHUP reads it anew and ends nothing
-    guarded.serves()
+    guarded.wait(lambda: status_of(guarded, "shop") != 401)
+    assert [status_of(guarded, name) for name in ("shop", "other", "reads")] == [200, 403, 403]
+
+
+@pytest.mark.parametrize("guarded", [3600.0], indirect=True, ids=["seldom looked at"])
+def test_sighup_reads_the_key_file_at_once_and_ends_nothing(guarded) -> None:
+    guarded.keys_file.unlink()
+    assert status_of(guarded, "shop") == 200  # nobody has looked
+    guarded.process.send_signal(signal.SIGHUP)
+    guarded.wait(lambda: status_of(guarded, "shop") != 200)
+    assert status_of(guarded, "shop") == 401
+    assert guarded.process.poll() is None
 
 
 def test_beyond_loopback_nothing_starts_without_keys(tmp_path) -> None:
@@ -105,6 +123,7 @@ def test_beyond_loopback_nothing_starts_without_keys(tmp_path) -> None:
         ran = callmeter(*serving, *more)
         assert (ran.code, ran.out) == (78, "")
         assert said in ran.err
+        assert len(ran.err.splitlines()) == 1
     _, record = create_key(path, ["shop"], "write", now_us=1)
     revoke_key(path, record.id, now_us=2)
     ran = callmeter(*serving, "--keys-file", path)
