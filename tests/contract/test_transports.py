@@ -198,7 +198,9 @@ def test_an_idle_transport_polls_and_closes(backend: Backend) -> None:
 
 
 def test_a_transport_that_was_never_opened_closes(backend: Backend) -> None:
-    backend.open().close(0.1)
+    transport = backend.open()
+    transport.close(0.1)
+    assert transport.send(sealed(uuid7(), 0)) is False
 
 
 @pytest.fixture(params=["http", "https", "kafka", "jsonl"])

@@ -159,7 +159,11 @@ def test_a_correction_of_the_bill_is_part_of_the_cost(stored: Stored) -> None:
          "program": "qa", "phase": "inference"}
     )  # fmt: skip
     stored.settle()
-    stored.pipeline.wait(lambda: stored.read("qa").cost_usd == Decimal("0.4"))
+    stored.pipeline.wait(lambda: stored.read("qa").cost_usd != Decimal("0.5"))
+    figures = stored.read("qa")
+    assert figures.cost_usd == Decimal("0.4")
+    assert (figures.calls, figures.model_calls) == (1, 1)  # a correction is no call
+    assert stored.read("qa", phase="inference") == figures
 
 
 @pytest.mark.parametrize("name", ["no such program", "'; DROP TABLE calls --"])

@@ -24,10 +24,12 @@ class Store:
         self.version = "1"
         self.away = False
         self.looks = 0
+        self.refused = 0
 
     async def look(self) -> str:
         self.looks += 1
         if self.away:
+            self.refused += 1
             raise UnreachableError("the store is away")
         return self.version
 
@@ -47,13 +49,16 @@ async def live(monkeypatch) -> AsyncIterator[tuple[TestClient, Store, Changes]]:
         await changes.close()
 
 
-async def until(answer, wanted: bytes) -> None:
+async def until(answer, wanted: bytes) -> list[bytes]:
+    """Read on until this is said; what was said, this included."""
+    said: list[bytes] = []
     async with asyncio.timeout(30):
         while True:
             line = await answer.content.readline()
             assert line, "the stream has ended"
-            if line.strip() == wanted:
-                return
+            said.append(line.strip())
+            if said[-1] == wanted:
+                return said
 
 
 async def test_a_change_is_told_once_and_then_the_stream_only_lives(live) -> None:
@@ -70,22 +75,30 @@ async def test_a_change_is_told_once_and_then_the_stream_only_lives(live) -> Non
         assert (await answer.content.readline()).strip() == b": alive"
 
 
-async def test_what_came_between_a_page_and_its_stream_is_told_at_once(live) -> None:
+async def test_what_came_between_a_page_and_its_stream_is_told_at_once(live, monkeypatch) -> None:
+    monkeypatch.setattr(module, "ALIVE_S", 60.0)  # so the first word after the head is the news
     client, store, _ = live
     async with client.get("/stream?seen=1") as first:
-        await until(first, b": alive")
+        await until(first, b"event: open")
         store.version = "2"
         await until(first, b"event: changed")
         async with client.get("/stream?seen=1") as late:
-            await until(late, b"event: changed")
+            said = await until(late, b"event: changed")
+    assert [line for line in said if line] == [
+        b"retry: 2000", b"event: open", b"data:", b"event: changed",
+    ]  # fmt: skip
 
 
-async def test_a_store_that_is_away_ends_no_stream(live) -> None:
+async def test_a_store_that_is_away_ends_no_stream(live, caplog) -> None:
     client, store, _ = live
     async with client.get("/stream?seen=1") as answer:
-        await until(answer, b": alive")
+        await until(answer, b"event: open")
         store.away = True
-        await until(answer, b": alive")
+        async with asyncio.timeout(30):
+            while store.refused < 2:
+                await asyncio.sleep(0.01)
+        assert "live pages wait for the store: the store is away" in caplog.text
+        assert b"event: changed" not in await until(answer, b": alive")
         store.away, store.version = False, "2"
         await until(answer, b"event: changed")
 

@@ -201,8 +201,8 @@ def test_init_again_flushes_and_replaces(tmp_path: Path) -> None:
 
 def test_sigterm_amid_a_flush_on_the_same_thread_does_not_hang(tmp_path):
     # The handler closes the client while the step it interrupted holds its turn: it gives up after
-    # the shutdown time, and the process ends by the signal.
-    run_program(
+    # the shutdown time, says so, and the process ends by the signal.
+    output = run_program(
         tmp_path,
         """
         from callmeter.transports.memory import MemoryTransport
@@ -217,3 +217,4 @@ def test_sigterm_amid_a_flush_on_the_same_thread_does_not_hang(tmp_path):
         """,
         code=-signal.SIGTERM,
     )
+    assert output == "the transport did not let go in time; what is pending is lost\n"
