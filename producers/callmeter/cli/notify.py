@@ -213,6 +213,7 @@ def _run(
     metrics_at: str | None,
     quiet: bool,
 ) -> int:
+    from callmeter.cli.notify_sources import Following
     from callmeter.clock import SystemClock
     from callmeter.log.dirlock import DirectoryLock
     from callmeter_processors.notify.deadletters import DeadLetterFile
@@ -247,12 +248,7 @@ def _run(
         notifier.start()
         stack.callback(notifier.stop)
         source.follow(
-            outbox.positions,
-            notifier.take,
-            stopping,
-            voice,
-            begin_us=begin_us,
-            drain=drain,
+            Following(outbox.positions, notifier.take, voice, stopping, begin_us, drain=drain)
         )
         while drain and notifier.waiting and not stopping.wait(_DRAIN_LOOK_S):
             voice.check()

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from callmeter._version import __version__
-from callmeter.cli.notify_sources import Positions, Take, Voice
+from callmeter.cli.notify_sources import Following
 from callmeter.errors import ConfigError, DataError, UnreachableError
 from callmeter.log.place import Place, decode_place, encode_place
 from callmeter.log.record import LogRecord
@@ -90,85 +90,67 @@ class CollectorAlerts:
         )
         self._rng = random.Random()
 
-    def follow(
-        self,
-        positions: Positions,
-        take: Take,
-        stopping: threading.Event,
-        voice: Voice,
-        *,
-        begin_us: int,
-        drain: bool,
-    ) -> None:
+    def follow(self, run: Following) -> None:
         ended = threading.Event()
 
         def cut_off() -> None:
             """An answer that is waited for ends with the command."""
-            stopping.wait()
+            run.stopping.wait()
             while not ended.wait(_STOP_LOOK_S):
                 self._connection.abort()
 
         watcher = threading.Thread(target=cut_off, name="notify-stop", daemon=True)
         watcher.start()
         try:
-            self._follow(positions, take, stopping, voice, begin_us=begin_us, drain=drain)
+            self._follow(run)
         finally:
             ended.set()
             self._connection.close()
 
-    def _follow(
-        self,
-        positions: Positions,
-        take: Take,
-        stopping: threading.Event,
-        voice: Voice,
-        *,
-        begin_us: int,
-        drain: bool,
-    ) -> None:
+    def _follow(self, run: Following) -> None:
         place: Place | None = None
         reached = False
         failures = 0
-        while not stopping.is_set():
+        while not run.stopping.is_set():
             try:
                 if place is None:
-                    place = self._begin(positions, begin_us)
+                    place = self._begin(run)
                 page = self._ask(
-                    after=encode_place(place), limit=_ALERTS, wait=0 if drain else _WAIT_S
+                    after=encode_place(place), limit=_ALERTS, wait=0 if run.drain else _WAIT_S
                 )
             except _RefusedError as exc:
                 failures += 1
                 if failures > 1:  # what it told us to go on from is refused as well
-                    stopping.wait(self._pause_s(failures))
+                    run.stopping.wait(self._pause_s(failures))
                 if exc.refusal.reason == "other_log":
-                    voice.trouble(UnreachableError(f"{self._endpoint.display} has another log"))
+                    run.voice.trouble(UnreachableError(f"{self._endpoint.display} has another log"))
                     place = None
                 else:
-                    voice.lost(exc.refusal.removed)
+                    run.voice.lost(exc.refusal.removed)
                     place = decode_place(exc.refusal.position)
                 continue
             except UnreachableError as exc:
-                if stopping.is_set():
+                if run.stopping.is_set():
                     return
-                if drain or not reached:
+                if run.drain or not reached:
                     raise
-                voice.trouble(exc)
+                run.voice.trouble(exc)
                 failures += 1
                 asked_s = exc.retry_after_s if isinstance(exc, _AwayError) else 0.0
-                stopping.wait(self._pause_s(failures, asked_s))
+                run.stopping.wait(self._pause_s(failures, asked_s))
                 continue
             reached, failures = True, 0
             behind, place = place, decode_place(page.position)
             moved = {} if place == behind else place.offsets
-            take(place.log_id, [_record(each) for each in page.alerts], moved)
-            voice.check()
-            if drain and not page.more:
+            run.take(place.log_id, [_record(each) for each in page.alerts], moved)
+            run.voice.check()
+            if run.drain and not page.more:
                 return
 
-    def _begin(self, positions: Positions, begin_us: int) -> Place:
+    def _begin(self, run: Following) -> Place:
         """Where the log was read to, and where it was not, what it had at ``begin_us``."""
-        place = decode_place(self._ask(since=max(0, begin_us), limit=0).position)
-        return Place(place.log_id, {**place.offsets, **positions(place.log_id)})
+        place = decode_place(self._ask(since=max(0, run.begin_us), limit=0).position)
+        return Place(place.log_id, {**place.offsets, **run.positions(place.log_id)})
 
     def _pause_s(self, failures: int, asked_s: float = 0.0) -> float:
         full = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(failures - 1, 20))

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -48,25 +49,30 @@ class Voice(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Following:
+    """One run over a source: from where, to whom, and how it ends.
+
+    What the log had before ``begin_us`` may be left out where ``positions`` has none. It ends when
+    ``stopping`` is set; with ``drain`` at the end of the log as it was at the start.
+    """
+
+    positions: Positions
+    take: Take
+    voice: Voice
+    stopping: threading.Event
+    begin_us: int
+    drain: bool
+
+
 class AlertSource(Protocol):
     """Records of the topic ``alerts``, committed ones only, in the order of each partition."""
 
-    def follow(
-        self,
-        positions: Positions,
-        take: Take,
-        stopping: threading.Event,
-        voice: Voice,
-        *,
-        begin_us: int,
-        drain: bool,
-    ) -> None:
-        """Hand on what there is and what comes, until ``stopping`` is set.
+    def follow(self, run: Following) -> None:
+        """Hand on what there is and what comes, until the run ends.
 
-        What the log had before ``begin_us`` may be left out where there is no position. With
-        ``drain`` it returns at the end as it was at the start. A log that cannot be reached is
-        tried again; with ``drain``, and where it cannot be reached at the start,
-        ``UnreachableError`` is raised.
+        A log that cannot be reached is tried again; with ``drain``, and where it cannot be reached
+        at the start, ``UnreachableError`` is raised.
         """
         ...
 
@@ -81,29 +87,20 @@ class SqliteAlerts:
                 f"no log in {directory}: start `callmeter up`, or give --dir or --kafka"
             )
 
-    def follow(
-        self,
-        positions: Positions,
-        take: Take,
-        stopping: threading.Event,
-        voice: Voice,
-        *,
-        begin_us: int,
-        drain: bool,
-    ) -> None:
+    def follow(self, run: Following) -> None:
         from callmeter.log.sqlite_log import SqliteLog
         from callmeter.log.sqlite_tail import SqliteTail
 
         with ExitStack() as stack:
             log = stack.enter_context(SqliteLog(self._path))
-            begin = positions(log.log_id)
+            begin = run.positions(log.log_id)
             tail = SqliteTail(log, [ALERTS.name], _begin(begin))
-            while not stopping.is_set():
-                take(log.log_id, tail.poll())
-                if drain:
+            while not run.stopping.is_set():
+                run.take(log.log_id, tail.poll())
+                if run.drain:
                     return
-                voice.check()
-                stopping.wait(_POLL_S)
+                run.voice.check()
+                run.stopping.wait(_POLL_S)
 
 
 class KafkaAlerts:
@@ -114,49 +111,32 @@ class KafkaAlerts:
 
         self._settings: KafkaSettings = KafkaSettings.from_url(url)
 
-    def follow(
-        self,
-        positions: Positions,
-        take: Take,
-        stopping: threading.Event,
-        voice: Voice,
-        *,
-        begin_us: int,
-        drain: bool,
-    ) -> None:
-        asyncio.run(self._follow(positions, take, stopping, voice, drain=drain))
+    def follow(self, run: Following) -> None:
+        asyncio.run(self._follow(run))
 
-    async def _follow(
-        self,
-        positions: Positions,
-        take: Take,
-        stopping: threading.Event,
-        voice: Voice,
-        *,
-        drain: bool,
-    ) -> None:
+    async def _follow(self, run: Following) -> None:
         from callmeter.log.kafka_admin import check_topics, read_log_id
         from callmeter.log.kafka_tail import KafkaTail
 
         await check_topics(self._settings)
         log_id = await read_log_id(self._settings)
-        tail = KafkaTail(self._settings, [ALERTS.name], _begin(positions(log_id)))
+        tail = KafkaTail(self._settings, [ALERTS.name], _begin(run.positions(log_id)))
         try:
-            while not stopping.is_set():
+            while not run.stopping.is_set():
                 try:
                     records = await tail.poll()
                 except UnreachableError as exc:
-                    if drain:
+                    if run.drain:
                         raise
-                    voice.trouble(exc)
-                    await asyncio.to_thread(stopping.wait, _AGAIN_S)
+                    run.voice.trouble(exc)
+                    await asyncio.to_thread(run.stopping.wait, _AGAIN_S)
                     continue
                 if tail.removed:
-                    voice.lost(tail.removed)
+                    run.voice.lost(tail.removed)
                     tail.removed = 0
-                take(log_id, records)
-                voice.check()
-                if drain and tail.caught_up:
+                run.take(log_id, records)
+                run.voice.check()
+                if run.drain and tail.caught_up:
                     return
         finally:
             await tail.close()

@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from callmeter.cli.notify_collector import CollectorAlerts, projects_of
+from callmeter.cli.notify_sources import Following
 from callmeter.errors import CallmeterError, ConfigError, DataError, UnreachableError
 from callmeter.log.record import LogRecord
 from callmeter.schema.alerts import Alert
@@ -52,6 +53,9 @@ class Taker:
         self.stopping = threading.Event()
         self.enough = 1
 
+    def position(self, log_id: str) -> Mapping[int, int]:
+        return self.positions.get(log_id, {})
+
     def take(
         self, log_id: str, records: Sequence[LogRecord], positions: Mapping[int, int] = {}, /
     ) -> None:
@@ -69,10 +73,7 @@ class Taker:
         self.gone += records
 
     def follow(self, source: CollectorAlerts, *, drain: bool = False) -> None:
-        source.follow(
-            lambda log: self.positions.get(log, {}), self.take, self.stopping, self,
-            begin_us=NOW_US, drain=drain,
-        )  # fmt: skip
+        source.follow(Following(self.position, self.take, self, self.stopping, NOW_US, drain=drain))
 
 
 @pytest.fixture(autouse=True)
