@@ -9,11 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from callmeter.errors import MissingExtraError
+from callmeter.scrape import Family, Scraped, counter, gauge
 
 if TYPE_CHECKING:
-    from prometheus_client.metrics_core import Metric
-
     from callmeter_processors.notify.notifier import Notifier
 
 PREFIX = "callmeter_notify"
@@ -40,38 +38,29 @@ READ = "read_timestamp_seconds"
 READ_SAYS = "When the log was last read to its end, or records were; 0 before that."
 
 
-class NotifyMetrics:
+class NotifyMetrics(Scraped):
     """A Prometheus collector over a running notifier. ``clock_s`` is the wall's time."""
+
+    prefix = PREFIX
 
     def __init__(self, notifier: Notifier, clock_s: Callable[[], float] = time.time) -> None:
         self._notifier = notifier
         self._clock_s = clock_s
 
-    def describe(self) -> Iterator[Metric]:
-        """Names only."""
-        return self.collect()
-
-    def collect(self) -> Iterator[Metric]:
-        """Every family; targets that wait for nothing are 0."""
-        try:
-            from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-        except ImportError as exc:
-            raise MissingExtraError("prometheus-client", "prometheus") from exc
+    def families(self) -> Iterator[Family]:
+        """Targets that wait for nothing are 0."""
         notifier = self._notifier
         for name, (attribute, says) in COUNTERS.items():
-            value = getattr(notifier.stats, attribute)
-            yield CounterMetricFamily(f"{PREFIX}_{name}", says, value=value)
-        count, age = (
-            GaugeMetricFamily(f"{PREFIX}_{name}", says, labels=["target"])
-            for name, says in BY_TARGET.items()
-        )
+            yield counter(name, says, getattr(notifier.stats, attribute))
         now_s = self._clock_s()
+        waiting, seconds = [], []
         for target, backlog in sorted(notifier.backlog.items()):
-            count.add_metric([target], backlog.waiting)
-            age.add_metric([target], max(0.0, now_s - backlog.since_us / 1e6))
-        yield count
-        yield age
-        yield GaugeMetricFamily(f"{PREFIX}_{READ}", READ_SAYS, value=notifier.read_us / 1e6)
+            labels = {"target": target}
+            waiting.append((labels, float(backlog.waiting)))
+            seconds.append((labels, max(0.0, now_s - backlog.since_us / 1e6)))
+        for (name, says), series in zip(BY_TARGET.items(), (waiting, seconds), strict=True):
+            yield gauge(name, says, series)
+        yield gauge(READ, READ_SAYS, notifier.read_us / 1e6)
 
 
 def unready(notifier: Notifier, after_s: float, now_us: int) -> str | None:

@@ -7,24 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
 
-from callmeter.errors import MissingExtraError
+from callmeter.scrape import Family, Scraped, counter, gauge, histogram, told_apart
 from callmeter_processors.runtime.stats import Distribution, PartitionStats, RuntimeStats
 
-try:
-    from prometheus_client.core import (
-        CounterMetricFamily,
-        GaugeMetricFamily,
-        HistogramMetricFamily,
-    )
-except ImportError as exc:
-    raise MissingExtraError("prometheus-client", "prometheus") from exc
-
-if TYPE_CHECKING:
-    from prometheus_client.metrics_core import Metric
-
-PREFIX = "callmeter_worker"
 #: Plain counters: name without ``_total`` → (attribute of ``RuntimeStats``, what it says).
 _COUNTERS = {
     "records": ("records", "Records processed and checkpointed or about to be."),
@@ -36,6 +22,15 @@ _COUNTERS = {
     "lost_records": ("lost", "Offsets that retention removed unread, passed with --accept-loss."),
     "partition_restarts": ("restarts", "Partitions thrown away and restored from the log."),
     "rebalances": ("rebalances", "Rebalances of the group seen by this worker."),
+}
+#: Distributions: name → (attribute of ``RuntimeStats``, what it says).
+_HISTOGRAMS = {
+    "event_to_output_seconds": (
+        "latency",
+        "From a record's log time until its outputs are written.",
+    ),
+    "checkpoint_seconds": ("transaction", "Time a checkpoint's transaction took."),
+    "checkpoint_bytes": ("size", "Rows and outputs of a checkpoint, uncompressed."),
 }
 #: What steps count: the first part of a ``Count`` → (name, label, what it says).
 _COUNTS = {
@@ -58,127 +53,82 @@ _FIGURES = {
 }
 
 
-class WorkerMetrics:
-    """A Prometheus collector over one runtime: ``registry.register(WorkerMetrics(…))``.
+class WorkerMetrics(Scraped):
+    """A Prometheus collector over the runtimes of a process, by the stage of each.
 
-    ``stage`` is ``meter`` or ``watch``, a label of every series. ``clock_s`` is the wall's time.
+    A stage is ``meter`` or ``watch``, a label of every series. ``clock_s`` is the wall's time.
     """
 
+    prefix = "callmeter_worker"
+
     def __init__(
-        self, stage: str, stats: RuntimeStats, clock_s: Callable[[], float] = time.time
+        self, stages: Mapping[str, RuntimeStats], clock_s: Callable[[], float] = time.time
     ) -> None:
-        self._stage = stage
-        self._stats = stats
+        self._stages = stages
         self._clock_s = clock_s
 
-    def describe(self) -> Iterator[Metric]:
-        """The same names at any time: registering reads nothing that changes."""
-        return self.collect()
-
-    def collect(self) -> Iterator[Metric]:
-        """Every family, those without a series too."""
-        stats, stage = self._stats, self._stage
-        for name, (attribute, says) in _COUNTERS.items():
-            counter = _counter(name, says)
-            counter.add_metric([stage], getattr(stats, attribute))
-            yield counter
-        transactions = _counter("transactions", "Transactions by how they ended.", "result")
-        ends = {"committed": stats.checkpoints, "fenced": stats.fenced, "failed": stats.failed}
-        for result, count in ends.items():
-            transactions.add_metric([stage, result], count)
-        yield transactions
-        yield from self._counts()
-        yield self._histogram(
-            "event_to_output_seconds",
-            "From a record's log time until its outputs are written.",
-            stats.latency,
-        )
-        yield self._histogram(
-            "checkpoint_seconds", "Time a checkpoint's transaction took.", stats.transaction
-        )
-        yield self._histogram(
-            "checkpoint_bytes", "Rows and outputs of a checkpoint, uncompressed.", stats.size
-        )
-        rest = GaugeMetricFamily(
-            f"{PREFIX}_rest_seconds", "Rest after the newest checkpoint.", labels=["stage"]
-        )
-        rest.add_metric([stage], stats.rest_s)
-        yield rest
-        yield from self._partitions()
-
-    def _counts(self) -> Iterator[Metric]:
-        counts = self._stats.counts.copy()
-        for what, (name, label, says) in _COUNTS.items():
-            family = _counter(name, says, *([label] if label else []))
-            for (which, kind), count in sorted(counts.items()):
-                if which == what:
-                    family.add_metric([self._stage, *([kind] if label else [])], count)
-            yield family
-
-    def _partitions(self) -> Iterator[Metric]:
-        assigned = self._stats.assigned
-        owned = GaugeMetricFamily(
-            f"{PREFIX}_partitions", "Partitions by state.", labels=["stage", "state"]
-        )
-        partitions = self._stats.partitions.copy()
-        owned.add_metric([self._stage, "assigned"], len(assigned or ()))
-        owned.add_metric([self._stage, "restored"], len(partitions))
-        yield owned
-        now_s = self._clock_s()
-        gauges: list[tuple[str, str, Callable[[PartitionStats], float | None]]] = [
-            ("lag_records", "Records that wait.", lambda p: p.lag if p.end_offset >= 0 else None),
-            ("next_offset", "The next offset to process.", lambda p: p.next_offset),
-            (
-                "lag_seconds",
-                "Age of the newest processed record while records wait, else 0.",
-                lambda p: max(0.0, now_s - p.processed_us / 1e6) if p.lag and p.processed_us else 0,
-            ),
-            ("restored_rows", "State rows read when it was opened.", lambda p: p.restored_rows),
-            ("restore_seconds", "Time it took to open and restore it.", lambda p: p.restore_s),
-            *(
-                (name, says, lambda p, name=name: p.figures.get(name))
-                for name, says in _FIGURES.items()
-            ),
-        ]
-        for name, says, read in gauges:
-            family = GaugeMetricFamily(f"{PREFIX}_{name}", says, labels=["stage", "partition"])
-            for number, partition in sorted(partitions.items()):
-                value = read(partition)
-                if value is not None:
-                    family.add_metric([self._stage, str(number)], value)
-            yield family
-
-    def _histogram(self, name: str, says: str, values: Distribution) -> Metric:
-        family = HistogramMetricFamily(f"{PREFIX}_{name}", says, labels=["stage"])
-        buckets: list[tuple[str, float]] = []
-        total = 0
-        for bound, count in zip((*values.bounds, "+Inf"), values.counts, strict=True):
-            total += count
-            buckets.append((str(bound), total))
-        family.add_metric([self._stage], buckets, values.total)
-        return family
-
-
-class StagesMetrics:
-    """One Prometheus collector over several runtimes of a process, told apart by ``stage``."""
-
-    def __init__(self, stages: Mapping[str, RuntimeStats]) -> None:
-        self._workers = [WorkerMetrics(stage, stats) for stage, stats in stages.items()]
-
-    def describe(self) -> Iterator[Metric]:
-        """Names only."""
-        return self.collect()
-
-    def collect(self) -> Iterator[Metric]:
+    def families(self) -> Iterator[Family]:
         """Each family once, with the series of all stages."""
-        for family, *others in zip(*(w.collect() for w in self._workers), strict=True):
-            for other in others:
-                family.samples.extend(other.samples)
-            yield family
+        now_s = self._clock_s()
+        return told_apart(
+            "stage", {name: _of(stats, now_s) for name, stats in self._stages.items()}
+        )
 
 
-def _counter(name: str, says: str, *labels: str) -> CounterMetricFamily:
-    return CounterMetricFamily(f"{PREFIX}_{name}", says, labels=["stage", *labels])
+def _of(stats: RuntimeStats, now_s: float) -> Iterator[Family]:
+    """One stage's."""
+    for name, (attribute, says) in _COUNTERS.items():
+        yield counter(name, says, getattr(stats, attribute))
+    ends = {"committed": stats.checkpoints, "fenced": stats.fenced, "failed": stats.failed}
+    yield counter(
+        "transactions",
+        "Transactions by how they ended.",
+        [({"result": result}, count) for result, count in ends.items()],
+    )
+    yield from _counts(stats)
+    for name, (attribute, says) in _HISTOGRAMS.items():
+        values: Distribution = getattr(stats, attribute)
+        yield histogram(name, says, values.bounds, values.counts, values.total)
+    yield gauge("rest_seconds", "Rest after the newest checkpoint.", stats.rest_s)
+    yield from _partitions(stats, now_s)
+
+
+def _counts(stats: RuntimeStats) -> Iterator[Family]:
+    counts = sorted(stats.counts.copy().items())
+    for what, (name, label, says) in _COUNTS.items():
+        yield counter(
+            name,
+            says,
+            [({label: kind} if label else {}, n) for (which, kind), n in counts if which == what],
+        )
+
+
+def _partitions(stats: RuntimeStats, now_s: float) -> Iterator[Family]:
+    partitions = stats.partitions.copy()
+    states = {"assigned": len(stats.assigned or ()), "restored": len(partitions)}
+    yield gauge(
+        "partitions", "Partitions by state.", [({"state": s}, n) for s, n in states.items()]
+    )
+    gauges: list[tuple[str, str, Callable[[PartitionStats], float | None]]] = [
+        ("lag_records", "Records that wait.", lambda p: p.lag if p.end_offset >= 0 else None),
+        ("next_offset", "The next offset to process.", lambda p: p.next_offset),
+        (
+            "lag_seconds",
+            "Age of the newest processed record while records wait, else 0.",
+            lambda p: max(0.0, now_s - p.processed_us / 1e6) if p.lag and p.processed_us else 0,
+        ),
+        ("restored_rows", "State rows read when it was opened.", lambda p: p.restored_rows),
+        ("restore_seconds", "Time it took to open and restore it.", lambda p: p.restore_s),
+        *(
+            (name, says, lambda p, name=name: p.figures.get(name))
+            for name, says in _FIGURES.items()
+        ),
+    ]
+    for name, says, read in gauges:
+        found = ((number, read(partition)) for number, partition in sorted(partitions.items()))
+        yield gauge(
+            name, says, [({"partition": str(n)}, value) for n, value in found if value is not None]
+        )
 
 
 def unready(stats: RuntimeStats) -> str | None:

@@ -17,10 +17,9 @@ import click
 from callmeter.cli.doctor_finding import THOROUGH, Figure, Finding, State
 from callmeter.cli.monitor import Monitor
 from callmeter.errors import CallmeterError
+from callmeter.scrape import Family, Scraped, gauge
 
 if TYPE_CHECKING:
-    from prometheus_client.metrics_core import Metric
-
     from callmeter.cli.doctor import Places
 
 PREFIX = "callmeter_doctor"
@@ -59,8 +58,10 @@ _LEVEL = {State.OK: 0, State.NOTICE: 1, State.WRONG: 2}
 _STUCK_ROUNDS = 20
 
 
-class Ward:
+class Ward(Scraped):
     """The newest findings, for a scrape from any thread: a Prometheus collector."""
+
+    prefix = PREFIX
 
     def __init__(self) -> None:
         self._findings: dict[str, list[Finding]] = {}
@@ -96,22 +97,16 @@ class Ward:
             Figure("verify_unverifiable", unverifiable),
         )
 
-    def describe(self) -> Iterator[Metric]:
-        """Names only."""
-        return self.collect()
-
-    def collect(self) -> Iterator[Metric]:
-        """Every family, those without a series too."""
-        from prometheus_client.core import GaugeMetricFamily
-
-        families = {
-            name: GaugeMetricFamily(f"{PREFIX}_{name}", says, labels=labels)
-            for name, (labels, says) in METRICS.items()
-        }
-        for figure in (*self._figures, *self._verified):
-            labels = METRICS[figure.name][0]
-            families[figure.name].add_metric([figure.labels[each] for each in labels], figure.value)
-        yield from families.values()
+    def families(self) -> Iterator[Family]:
+        """All of ``METRICS``, with what was found of each."""
+        found = (*self._figures, *self._verified)
+        for name, (labels, says) in METRICS.items():
+            yield gauge(
+                name,
+                says,
+                [({each: f.labels[each] for each in labels}, f.value)
+                 for f in found if f.name == name],
+            )  # fmt: skip
 
 
 def serve(

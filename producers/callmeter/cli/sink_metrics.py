@@ -9,11 +9,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from callmeter.cli.monitor import Monitor
-from callmeter.errors import MissingExtraError
+from callmeter.scrape import Family, Scraped, counter, gauge
 
 if TYPE_CHECKING:
-    from prometheus_client.metrics_core import Metric
-
     from callmeter_sinks.stats import SinkStats
 
 PREFIX = "callmeter_sink"
@@ -42,32 +40,23 @@ LAG = "lag_records"
 LAG_SAYS = "Records behind the log's end, by partition; looked at every 5 s."
 
 
-class SinkMetrics:
+class SinkMetrics(Scraped):
     """A Prometheus collector over a running sink."""
+
+    prefix = PREFIX
 
     def __init__(self, stats: Callable[[], SinkStats]) -> None:
         self._stats = stats
 
-    def describe(self) -> Iterator[Metric]:
-        """Names only."""
-        return self.collect()
-
-    def collect(self) -> Iterator[Metric]:
-        """Every family, those without a series too."""
-        try:
-            from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-        except ImportError as exc:
-            raise MissingExtraError("prometheus-client", "prometheus") from exc
+    def families(self) -> Iterator[Family]:
+        """The lag has a series for each partition that was looked at."""
         stats = self._stats()
         for name, (attribute, says) in COUNTERS.items():
-            yield CounterMetricFamily(f"{PREFIX}_{name}", says, value=getattr(stats, attribute))
+            yield counter(name, says, getattr(stats, attribute))
         for name, (attribute, factor, says) in GAUGES.items():
-            value = getattr(stats, attribute) * factor
-            yield GaugeMetricFamily(f"{PREFIX}_{name}", says, value=value)
-        lag = GaugeMetricFamily(f"{PREFIX}_{LAG}", LAG_SAYS, labels=["partition"])
-        for partition, records in sorted(stats.lag.items()):
-            lag.add_metric([str(partition)], records)
-        yield lag
+            yield gauge(name, says, getattr(stats, attribute) * factor)
+        lag = sorted(stats.lag.items())
+        yield gauge(LAG, LAG_SAYS, [({"partition": str(p)}, records) for p, records in lag])
 
 
 def sink_monitor(address: str, stats: Callable[[], SinkStats]) -> Monitor:

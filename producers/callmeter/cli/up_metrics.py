@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from callmeter.cli.sink_metrics import SinkMetrics
-from callmeter.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from callmeter.collector.context import RouteInstaller
@@ -36,13 +35,13 @@ def _lines(pipeline: Embedded) -> Callable[[], Iterable[str]] | None:
         from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
         from callmeter_processors.notify.metrics import NotifyMetrics
-        from callmeter_processors.runtime.metrics import StagesMetrics
-    except (ImportError, MissingExtraError):
+        from callmeter_processors.runtime.metrics import WorkerMetrics
+    except ImportError:
         logger.info("/metrics has the collector alone: pip install 'callmeter[prometheus]'")
         return None
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    registry.register(StagesMetrics(pipeline.stages))
+    registry.register(WorkerMetrics(pipeline.stages))
     registry.register(SinkMetrics(lambda: pipeline.sink.sink.stats))
     if pipeline.notify is not None:
         registry.register(NotifyMetrics(pipeline.notify.notifier))

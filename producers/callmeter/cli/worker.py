@@ -83,7 +83,7 @@ def _monitor(address: str, stage: str, stats: RuntimeStats) -> Monitor:
 
     return Monitor(
         address,
-        [WorkerMetrics(stage, stats)],
+        [WorkerMetrics({stage: stats})],
         unready=lambda: unready(stats),
         ailing=lambda: ailing(stats, _STUCK_S, time.monotonic()),
     )

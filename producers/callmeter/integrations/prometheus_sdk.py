@@ -16,16 +16,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import callmeter
-from callmeter.errors import MissingExtraError
-
-try:
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-except ImportError as exc:
-    raise MissingExtraError("prometheus-client", "prometheus") from exc
+from callmeter.scrape import Family, Scraped, counter, gauge
 
 if TYPE_CHECKING:
-    from prometheus_client.metrics_core import Metric
-
     from callmeter import Stats
 
 PREFIX = "callmeter_sdk"
@@ -58,24 +51,20 @@ BY_REASON: dict[str, tuple[str, str]] = {
 }
 
 
-class SdkMetrics:
+class SdkMetrics(Scraped):
     """A Prometheus collector over the default client, or over ``stats`` of another one."""
+
+    prefix = PREFIX
 
     def __init__(self, stats: Callable[[], Stats] = callmeter.stats) -> None:
         self._stats = stats
 
-    def describe(self) -> Iterator[Metric]:
-        """Names only: registering asks for nothing that may change."""
-        return self.collect()
-
-    def collect(self) -> Iterator[Metric]:
-        """Every family, those without a series too."""
+    def families(self) -> Iterator[Family]:
+        """Figures, then counters by reason: one that has none yet has no series."""
         stats = self._stats()
         for name, (attribute, kind, says) in METRICS.items():
-            family = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
-            yield family(f"{PREFIX}_{name}", says, value=getattr(stats, attribute))
+            form = counter if kind == "counter" else gauge
+            yield form(name, says, getattr(stats, attribute))
         for name, (attribute, says) in BY_REASON.items():
-            counter = CounterMetricFamily(f"{PREFIX}_{name}", says, labels=["reason"])
-            for reason, number in sorted(getattr(stats, attribute).items()):
-                counter.add_metric([reason], number)
-            yield counter
+            reasons = sorted(getattr(stats, attribute).items())
+            yield counter(name, says, [({"reason": reason}, n) for reason, n in reasons])

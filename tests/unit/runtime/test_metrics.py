@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 
 def samples(stats: RuntimeStats) -> CollectorRegistry:
     registry = CollectorRegistry()
-    registry.register(WorkerMetrics("meter", stats, clock_s=lambda: 1000.0))
+    registry.register(WorkerMetrics({"meter": stats}, clock_s=lambda: 1000.0))
     return registry
 
 
