@@ -156,11 +156,11 @@ def hostile(up: Pipeline) -> str:
         call.usage(input=3, output=4)
         call.record({"choices": [{"message": {"content": EVIL}}]})
     trace_id = call.trace_id
-    try:
-        with sdk.generation("fails", model=EVIL[:120], provider="p", user=EVIL[:100]):
-            raise type(EVIL[:60], (RuntimeError,), {})(EVIL)
-    except RuntimeError:
-        pass  # it was to fail
+    with (
+        pytest.raises(RuntimeError, match="pwned"),
+        sdk.generation("fails", model=EVIL[:120], provider="p", user=EVIL[:100]),
+    ):
+        raise type(EVIL[:60], (RuntimeError,), {})(EVIL)
     run = sdk.experiment(EVIL[:100], description=EVIL, meta={EVIL[:50]: EVIL, "list": [EVIL]})
     for step in range(3):
         run.metric(EVIL[:80], 1.5, step=step, labels={EVIL[:40]: EVIL[:60]})
