@@ -212,19 +212,14 @@ def _known(durations_us: list[int]) -> list[int]:
 def _watch(watched: tuple[FineSums, ...], call: CallEnd, pico: int | None) -> None:
     """Add a model call where budgets ask for each: once for all budgets of the same fields."""
     usage = call.usage
-    tokens = 0 if usage is UNSET else usage.get("input", 0) + usage.get("output", 0)
-    plain = pico is not None and usage is not UNSET and call.status == OK
+    if pico is not None and usage is not UNSET and call.status == OK:
+        tokens = usage.get("input", 0) + usage.get("output", 0)
+        for fine in watched:
+            samples = fine.samples
+            samples += (fine.of(call), pico, tokens)
+    else:
+        for fine in watched:
+            fine.add_odd(call, pico, failed=call.status != OK)
     for fine in watched:
-        key = fine.of(call)
-        counts = fine.sums.get(key)
-        if counts is None:
-            counts = fine.sums[key] = [0, 0, 0, 0, 0, 0]
-        counts[0] += pico or 0
-        counts[1] += tokens
-        counts[2] += 1
-        if not plain:
-            counts[3] += call.status != OK
-            counts[4] += pico is None and usage is not UNSET
-            counts[5] += usage is UNSET
         if fine.latencies is not None and call.latency_us is not UNSET:
-            fine.latencies.setdefault(key, []).append(call.latency_us)
+            fine.latencies.setdefault(fine.of(call), []).append(call.latency_us)

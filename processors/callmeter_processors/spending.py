@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from callmeter.schema.events import MODEL_OPERATIONS, Cost
+from callmeter.schema.events import MODEL_OPERATIONS, CallEnd, Cost
 from callmeter.schema.histogram import count_buckets
 from callmeter.schema.metered import Delta
 from callmeter.schema.spend import (
@@ -58,11 +58,13 @@ class Sums:
 class FineSums:
     """Calls of one hour by the values of some fine fields, for the rules that share them.
 
-    ``sums`` maps what ``of`` reads from a call to six counts: pico-USD, tokens, calls, failures,
-    unpriced, usage unknown. The fold adds to them.
+    ``gather`` maps what ``of`` reads from a call to six counts: pico-USD, tokens, calls, failures,
+    unpriced, usage unknown. The fold adds to ``samples``, one call after the other, what ``of``
+    reads, pico-USD and tokens: users are many, and looking each up amid the fold would put the
+    fold's own rows out of the processor's cache.
     """
 
-    __slots__ = ("dims", "fields", "hour", "latencies", "of", "rules", "sums")
+    __slots__ = ("_sums", "dims", "fields", "hour", "latencies", "of", "rules", "samples")
 
     def __init__(
         self, dims: Dimensions, hour: int, fields: tuple[str, ...], rules: tuple[Rule, ...]
@@ -72,13 +74,44 @@ class FineSums:
         self.fields = fields
         self.rules = rules
         self.of = getter(fields)
-        self.sums: dict[Any, list[int]] = {}
+        self.samples: list[Any] = []
+        self._sums: dict[Any, list[int]] = {}
         wanted = any(rule.latency for rule in rules)
         self.latencies: dict[Any, list[int]] | None = {} if wanted else None
 
+    def add_odd(self, call: CallEnd, pico: int | None, *, failed: bool) -> None:
+        """Add a call that failed, or whose usage or price is not known (None)."""
+        usage = call.usage
+        counts = self._counts(self.of(call))
+        counts[0] += pico or 0
+        counts[2] += 1
+        counts[3] += failed
+        if usage is UNSET:
+            counts[5] += 1
+        else:
+            counts[1] += usage.get("input", 0) + usage.get("output", 0)
+            counts[4] += pico is None
+
     def add_cost(self, cost: Cost, pico: int) -> None:
         """Add money apart from its call."""
-        self.sums.setdefault(self.of(cost), [0, 0, 0, 0, 0, 0])[0] += pico
+        self._counts(self.of(cost))[0] += pico
+
+    def gather(self) -> dict[Any, list[int]]:
+        """The counts of all that was added."""
+        samples, self.samples = self.samples, []
+        sums = self._sums
+        for key, pico, tokens in zip(samples[::3], samples[1::3], samples[2::3], strict=True):
+            counts = sums.get(key)
+            if counts is None:
+                sums[key] = [pico, tokens, 1, 0, 0, 0]
+            else:
+                counts[0] += pico
+                counts[1] += tokens
+                counts[2] += 1
+        return sums
+
+    def _counts(self, key: Any) -> list[int]:
+        return self._sums.setdefault(key, [0, 0, 0, 0, 0, 0])
 
 
 class Spending:
@@ -205,7 +238,7 @@ def _write_fine(fine: FineSums, partitions: int, lines: dict[int, list[bytes]]) 
     """
     single = len(fine.fields) == 1
     heads = [(rule, _line_head(rule)) for rule in fine.rules]
-    for key, counts in fine.sums.items():
+    for key, counts in fine.gather().items():
         values = (key,) if single else key
         written: dict[tuple[str, bool], tuple[bytes, bytes]] = {}
         for rule, head in heads:
