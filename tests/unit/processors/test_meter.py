@@ -181,3 +181,52 @@ def test_an_envelope_in_a_gap_given_up_is_a_dead_letter():
     assert "'seq'" in given_up.head["detail"]
     assert old.head["verdict"] == "refused"
     assert recent.head["verdict"] == "duplicate"
+
+
+def calls_of(count):
+    """Lines of an envelope: begins and their ends far apart, some that are refused, any kind."""
+    ids = [f"018f0000-0000-7000-8000-{n:012x}" for n in range(count)]
+    for n, call_id in enumerate(ids):
+        if n % 7 == 0:
+            yield {
+                "kind": "call_begin", "ts_us": NOW_US, "started_us": NOW_US, "operation": "chat",
+                "call_id": call_id, "trace_id": f"{n:032x}", "model": f"m{n % 3}",
+            }  # fmt: skip
+        elif n % 11 == 0:
+            yield b"nonsense"
+        elif n % 13 == 0:
+            yield call_end(call_id="X" * 36)
+        elif n > 40 and n % 7 == 1:
+            yield call_end(call_id=ids[n - 36], model="m1")
+        else:
+            yield call_end(call_id=call_id, model=f"m{n % 3}", latency_us=1000 * n)
+
+
+@pytest.mark.parametrize("lines", [0, 1, 31, 32, 33, 64, 97, 200])
+@pytest.mark.parametrize("at_a_time", [1, 7, 1000])
+def test_how_many_lines_are_taken_together_changes_nothing(monkeypatch, lines, at_a_time):
+    """Each is judged alone, and what is open is the same however an envelope is cut."""
+
+    def run():
+        meter = PartitionMeter(LOG, 0, TablePricer())
+        for seq, chosen in enumerate([list(calls_of(lines)), [], list(calls_of(lines // 2))]):
+            meter.process(record(envelope(chosen, seq=seq, last=seq == 2), offset=seq))
+        meter.tick(NOW_US + DAY_US)
+        return meter.checkpoint()
+
+    usual = run()
+    monkeypatch.setattr("callmeter_processors.meter._AT_A_TIME", at_a_time)
+    assert run() == usual
+    accepted = envelopes(usual.outputs)
+    assert [each.head["n"] for each in accepted] == [lines, 0, lines // 2]
+    assert all(each.head["events"] + each.head["refused"] == each.head["n"] for each in accepted)
+    assert (usual.counts.get(("alerts", "orphaned"), 0) > 0) == (lines > 0)
+
+
+def test_an_envelope_without_lines_that_is_the_last_ends_its_source():
+    meter = PartitionMeter(LOG, 0, TablePricer())
+    begin = next(iter(calls_of(1)))
+    meter.process(record(envelope([begin]), offset=0))
+    meter.process(record(envelope([], seq=1, last=True), offset=1))
+    meter.tick(NOW_US)
+    assert meter.checkpoint().counts["alerts", "orphaned"] == 1
