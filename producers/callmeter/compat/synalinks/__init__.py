@@ -23,15 +23,15 @@ from callmeter.compat.synalinks.metrics import (
     ProgramOperationalMetric,
 )
 from callmeter.compat.synalinks.monitor import Monitor
-from callmeter.compat.synalinks.recorder import Recorder
-from callmeter.compat.synalinks.scope import op_scope, trace_context
-from callmeter.compat.synalinks.switches import (
+from callmeter.compat.synalinks.observability import (
     disable_observability,
     enable_observability,
     is_observability_enabled,
     record_traces,
     stop_recording,
 )
+from callmeter.compat.synalinks.recorder import Recorder
+from callmeter.compat.synalinks.scope import op_scope, trace_context
 
 __all__ = [
     "Attached",

@@ -11,21 +11,18 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from callmeter._version import __version__
-from callmeter.compat.synalinks.current import RUN
+from callmeter.compat.synalinks.current import RUN, ModuleCall
 from callmeter.compat.synalinks.hook import Hook
 from callmeter.compat.synalinks.modules import Role, name_of, role_of
 from callmeter.compat.synalinks.payload import leaves
 from callmeter.compat.synalinks.reading import Reading
 from callmeter.money import from_pico
 from callmeter.sdk.containment import CONTAINMENT
-
-if TYPE_CHECKING:
-    from callmeter.compat.synalinks.running import Run
 
 _MESSAGE_KEYS = ("role", "content", "reasoning_content", "tool_calls", "tool_call_id", "name")
 _UNSAFE = str.maketrans(dict.fromkeys('/\\:*?"<>|\0', "_"))
@@ -57,7 +54,7 @@ class Recorder(Hook):
             run.read()
             self.write(run, outputs, exception)
 
-    def write(self, run: Run, outputs: Any, exception: Any) -> None:
+    def write(self, run: ModuleCall, outputs: Any, exception: Any) -> None:
         """Append the line of a finished call."""
         try:
             line = orjson.dumps(_record(run, outputs, exception), default=str) + b"\n"
@@ -79,7 +76,7 @@ class Recorder(Hook):
         return path
 
 
-def _origin(run: Run) -> tuple[str, str]:
+def _origin(run: ModuleCall) -> tuple[str, str]:
     """Names of the outermost module and of the one that asked the model."""
     asking = run
     while asking.parent is not None and asking.role is not Role.MODULE:
@@ -94,7 +91,7 @@ def _safe(name: str) -> str:
     return name.translate(_UNSAFE).lstrip(".") or "_"
 
 
-def _record(run: Run, outputs: Any, exception: Any) -> dict[str, Any]:
+def _record(run: ModuleCall, outputs: Any, exception: Any) -> dict[str, Any]:
     program, module = _origin(run)
     given = [_messages(leaf.get_json()) for leaf in leaves(run.given) if hasattr(leaf, "get_json")]
     messages = [message for each in given for message in each]

@@ -10,20 +10,17 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from callmeter.compat.synalinks import switches
-from callmeter.compat.synalinks.current import RUN
-from callmeter.compat.synalinks.modules import (
-    OPERATIONS,
-    Role,
-    model_and_provider,
-    name_of,
-    role_of,
-)
-from callmeter.compat.synalinks.payload import is_symbolic, payload_of
-from callmeter.compat.synalinks.reading import Reading, forget_cost, read_model
+from callmeter.compat.synalinks.current import NO_ANSWER, RUN, ModuleCall
+from callmeter.compat.synalinks.modules import OPERATIONS, Role, model_and_provider, name_of
+from callmeter.compat.synalinks.monitor import Monitor
+from callmeter.compat.synalinks.payload import payload_of
+from callmeter.compat.synalinks.reading import Reading, forget_cost
+from callmeter.compat.synalinks.recorder import Recorder
 from callmeter.compat.synalinks.scope import DEFAULT_LABEL, SURROUNDING, current_phase, now_ns
+from callmeter.compat.synalinks.stream import MeteredStream
 from callmeter.compat.synalinks.totals import totals_of
 from callmeter.ids import uuid7
 from callmeter.money import format_usd
@@ -32,14 +29,8 @@ from callmeter.sdk.call import NO_CALL, Call
 from callmeter.sdk.containment import CONTAINMENT
 from callmeter.sdk.context import FRAME, LabelBlock, restore
 
-if TYPE_CHECKING:
-    from callmeter.compat.synalinks.monitor import Monitor
-    from callmeter.compat.synalinks.recorder import Recorder
 
-NO_ANSWER = "the model gave no answer after all retries"
-
-
-class Run:
+class Run(ModuleCall):
     """A module call as a context manager; ``answer`` ends it, an exception fails it.
 
     >>> with Run(module, args, kwargs) as run:
@@ -48,37 +39,14 @@ class Run:
     """
 
     def __init__(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.module = module
-        #: What the module was given: data models, at any depth.
-        self.given: tuple[tuple[Any, ...], dict[str, Any]] = (args, kwargs)
-        self.role = role_of(module)
-        self.symbolic = is_symbolic(self.given)
-        self.parent = RUN.get()
-        self.call: Call = NO_CALL
+        super().__init__(module, (args, kwargs))
         self.phase = ""
-        #: What the engine let slip while the call ran.
-        self.error: BaseException | None = None
-        self.cache_hit = False
-        self.fell_back = False
-        self.reading: Reading | None = None
-        self.streamed = False
         self.first_ns: int | None = None
         self.last_ns: int | None = None
-        #: Cost of the model calls in here, in pico-USD; None while none was reported.
-        self.inner_pico: int | None = None
-        self.call_id = ""
-        #: When it began (seconds since the epoch) and how long it took.
-        self.began_s = 0.0
-        self.elapsed_s = 0.0
         self._blocks = ExitStack()
         self._started_ns = 0
         self._monitor: Monitor | None = None
         self._recorder: Recorder | None = None
-
-    @property
-    def model_call(self) -> bool:
-        """Whether this is a billable call: a model that was really asked."""
-        return self.role is not Role.MODULE and not self.symbolic
 
     def __enter__(self) -> Self:
         blocks = self._blocks
@@ -124,8 +92,6 @@ class Run:
     def answer(self, result: Any) -> Any:
         """The module has returned ``result``: what the caller gets, metered if it is a stream."""
         if self.model_call and is_stream(result):
-            from callmeter.compat.synalinks.stream import MeteredStream
-
             self.streamed = True
             self._tell_hooks(result, None)
             return MeteredStream(result, self)
@@ -144,21 +110,6 @@ class Run:
         self.error = exc or self.error
         abandoned = isinstance(exc, GeneratorExit)
         self._finish(None, exc, counted=not abandoned)
-
-    def took(self, reading: Reading) -> None:
-        """A provider's reply has come: what it says, before another call's overwrites it."""
-        self.reading = reading
-        forget_cost(self.module)
-
-    def read(self) -> None:
-        """Read an engine's figures that told of no reply while it ran."""
-        if self.reading is None and not self.cache_hit and not self.streamed:
-            self.took(read_model(self.module))
-
-    @property
-    def trouble(self) -> BaseException | None:
-        """What made a model fail, whatever its caller got."""
-        return self.error or (RuntimeError(NO_ANSWER) if self.model_call else None)
 
     # -- beginning -------------------------------------------------------------------------------
 

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import types
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Protocol, Self
 
 from callmeter.compat.synalinks.reading import Reading
 from callmeter.sdk.usage.fields import get
 from callmeter.sdk.usage.shapes import usage_of
 
-if TYPE_CHECKING:
-    from callmeter.compat.synalinks.running import Run
-
 _OWN = ("_stream", "_run", "_over", "_iterator")
+
+
+class Listener(Protocol):
+    """The call whose answer is read: it is told of each token and of the end."""
+
+    reading: Reading | None
+
+    def token(self) -> None: ...
+
+    def stream_ended(self, exc: BaseException | None = None) -> None: ...
 
 
 class MeteredStream:
@@ -22,7 +29,7 @@ class MeteredStream:
     what they read is seen too. A last chunk with usage makes the usage known.
     """
 
-    def __init__(self, stream: Any, run: Run) -> None:
+    def __init__(self, stream: Any, run: Listener) -> None:
         self._stream = stream
         self._run = run
         self._over = False

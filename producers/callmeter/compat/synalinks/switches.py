@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from callmeter.compat.synalinks.current import told_by_sdk
+from callmeter.compat.synalinks.current import ModuleCall, told_by_sdk
 from callmeter.compat.synalinks.modules import Role
 from callmeter.compat.synalinks.monitor import Monitor
-from callmeter.compat.synalinks.poster import DEFAULT_MAX_QUEUE_BYTES
 from callmeter.compat.synalinks.recorder import Recorder
-
-if TYPE_CHECKING:
-    from callmeter.compat.synalinks.running import Run
 
 #: Where Synalinks keeps the phase that its trainer has set.
 _ENGINE_SCOPE = "synalinks.src.backend.common.op_scope"
@@ -28,66 +22,20 @@ class _Switches:
         self.recorder: Recorder | None = None
 
 
-_switches = _Switches()
-
-
-def enable_observability(
-    *,
-    timeout: float = 5,
-    headers: Mapping[str, str] | None = None,
-    max_queue_bytes: int = DEFAULT_MAX_QUEUE_BYTES,
-) -> Monitor:
-    """From now on every module's calls are posted to ``<base URL>/trace``; see ``Monitor``.
-
-    No code of the program changes, and modules made before count too. Where ``callmeter.init``
-    already sends to the collector at that URL, the SDK's records say it all and nothing is posted
-    besides.
-
-    >>> from callmeter.compat import synalinks
-    >>> synalinks.enable_observability()  # doctest: +SKIP
-    """
-    from callmeter.compat.synalinks.engine import instrument_installed
-
-    _switches.monitor = Monitor(timeout, headers, max_queue_bytes=max_queue_bytes)
-    instrument_installed()
-    return _switches.monitor
-
-
-def disable_observability() -> None:
-    """Take ``enable_observability`` back."""
-    _switches.monitor = None
-
-
-def is_observability_enabled() -> bool:
-    """Whether every module's calls are posted."""
-    return _switches.monitor is not None
-
-
-def record_traces(base_dir: str | os.PathLike[str] | None = None) -> Recorder:
-    """From now on every language model call is written to JSON lines files; see ``Recorder``."""
-    from callmeter.compat.synalinks.engine import instrument_installed
-
-    _switches.recorder = Recorder(base_dir)
-    instrument_installed()
-    return _switches.recorder
-
-
-def stop_recording() -> None:
-    """Take ``record_traces`` back."""
-    _switches.recorder = None
+SWITCHES = _Switches()
 
 
 def monitor_for(module: Any) -> Monitor | None:
     """The Monitor that a call of this module is told to, if it has none of its own."""
-    monitor = _switches.monitor
+    monitor = SWITCHES.monitor
     if monitor is None or told_by_sdk(monitor.endpoint) or _has(module, Monitor):
         return None
     return monitor
 
 
-def recorder_for(run: Run) -> Recorder | None:
+def recorder_for(run: ModuleCall) -> Recorder | None:
     """The recorder of a model's call, if the model has none of its own."""
-    recorder = _switches.recorder
+    recorder = SWITCHES.recorder
     if recorder is None or run.role is not Role.LANGUAGE_MODEL or run.symbolic:
         return None
     return None if _has(run.module, Recorder) else recorder
