@@ -109,10 +109,11 @@ def test_which_questions_it_answers(store: ChdbStore) -> None:
 
     class Watched:
         asked = ""
+        embedded = True
 
-        def query(self, sql: str, params: object = None) -> object:
+        def query(self, sql: str, params: object = None, settings: object = None) -> object:
             self.asked = sql
-            return store.query(sql, params)  # type: ignore[arg-type]
+            return store.query(sql, params, settings)  # type: ignore[arg-type]
 
     watched = Watched()
     ask = Queries(watched)  # type: ignore[arg-type]

@@ -70,9 +70,16 @@ class Watched:
         self._settings = {"optimize_use_projections": use}
         self.asked: list[tuple[str, Mapping[str, Any] | None]] = []
 
-    def query(self, sql: str, params: Mapping[str, Any] | None = None) -> Result:
+    embedded = True
+
+    def query(
+        self,
+        sql: str,
+        params: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Result:
         self.asked.append((sql, params))
-        return self._store.query(sql, params, self._settings)
+        return self._store.query(sql, params, {**self._settings, **(settings or {})})
 
     def plan(self) -> str:
         """What the engine reads for the last statement."""

@@ -50,10 +50,12 @@ def sums(store: Store, view: View, by: str) -> list[Sums]:
     asked = Question.of([view.window, by], **view.asked())  # type: ignore[arg-type]
     binding = Binding()
     window, group = (dim.sql(binding) for dim in asked.dims)
+    added = ", ".join(asked.added(name) for name in ("calls", "failures", "cost"))
     answer = store.query(
-        f"SELECT {window} AS k0, {group} AS k1, sum(calls), sum(failures), sum(cost) "
+        f"SELECT {window} AS k0, {group} AS k1, {added} "
         f"FROM ({asked.sums_sql(binding)}) GROUP BY k0, k1 ORDER BY k0, k1",
         binding.values,
+        asked.settings(store),
     )
     return [
         Sums(_utc(start), group, calls, failures, Decimal(cost))
@@ -66,7 +68,9 @@ def spent(store: Store, view: View, since: datetime) -> tuple[int, Decimal]:
     asked = Question.of([], **{**view.asked(), "since": since, "until": None})  # type: ignore[arg-type]
     binding = Binding()
     rows = store.query(
-        f"SELECT sum(calls), sum(cost) FROM ({asked.sums_sql(binding)})", binding.values
+        f"SELECT {asked.added('calls')}, {asked.added('cost')} FROM ({asked.sums_sql(binding)})",
+        binding.values,
+        asked.settings(store),
     ).rows
     return (int(rows[0][0]), Decimal(rows[0][1])) if rows else (0, Decimal(0))
 
@@ -96,6 +100,7 @@ def durations(store: Store, view: View) -> tuple[list[Durations], Durations]:
         f"SELECT {WINDOWS[view.window]}(start) AS k0, {states} FROM ({source}) GROUP BY k0) "
         "GROUP BY GROUPING SETS ((k0), ()) ORDER BY whole, k0",
         binding.values,
+        asked.settings(store),
     )
     found, total = [], Durations(None, None, None)
     for whole, start, latency, latencies, ttft, ttfts in answer.rows:

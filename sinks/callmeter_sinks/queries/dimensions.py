@@ -180,6 +180,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MINUTE = timedelta(minutes=1)
 _HOUR = timedelta(hours=1)
 _DAY = timedelta(days=1)
+#: So many whole hours are read from minutes, if minutes are read anyway: a table more is looked at
+#: part by part, which costs more than the rows of the minutes (docs/decisions/0022).
+_FEW_HOURS = 12 * _HOUR
 
 
 def epoch_us(moment: datetime) -> int:
@@ -222,9 +225,10 @@ class Segment:
 def segments(period: Period, windows: Iterable[str] = ()) -> list[Segment]:
     """Cut a period of whole minutes so that each part is read from the coarsest rollup that fits.
 
-    The middle comes from days, then hours, the edges from minutes. A window that the answer is
-    grouped by may not be coarser than its rollup: by ``hour`` nothing is read from days. Parts do
-    not overlap, and together they are the period.
+    The middle comes from days, then hours, the edges from minutes; between days and minutes a few
+    hours come from minutes too. A window that the answer is grouped by may not be coarser than its
+    rollup: by ``hour`` nothing is read from days. Parts do not overlap, and together they are the
+    period.
     """
     finest = set(windows)
     levels = [("1d", _DAY), ("1h", _HOUR), ("1m", _MINUTE)]
@@ -232,7 +236,17 @@ def segments(period: Period, windows: Iterable[str] = ()) -> list[Segment]:
         levels = levels[2:]
     elif "hour" in finest:
         levels = levels[1:]
-    return _cut(period.since, period.until, levels)
+    parts = _cut(period.since, period.until, levels)
+    if len({part.suffix for part in parts}) == len(levels) == 3 and _hours(parts) <= _FEW_HOURS:
+        return _cut(period.since, period.until, [levels[0], levels[2]])
+    return parts
+
+
+def _hours(parts: Iterable[Segment]) -> timedelta:
+    """How much is read from hours at the edges of days."""
+    return sum(
+        (p.until - p.since for p in parts if p.suffix == "1h" and p.since and p.until), timedelta(0)
+    )
 
 
 def _cut(

@@ -109,7 +109,7 @@ def report(
         statement += f" LIMIT {binding.add(top + 1, 'UInt32')}"
     rows = []
     totals = _figures([0] * len(SUMS), None)
-    for whole, *values, quantiles, number in store.query(statement, binding.values).rows:
+    for whole, *values, quantiles, number in store.query(statement, binding.values, asked.settings(store)).rows:
         key, measures = tuple(values[: len(asked.dims)]), values[len(asked.dims) :]
         micros = [float(q) if asked.raw else midpoint_us(q) for q in quantiles]
         figures = _figures(measures, micros if number else None)
@@ -152,7 +152,7 @@ def _latencies_with_totals(asked: Question, binding: Binding) -> str:
 
 def groups_sql(asked: Question, binding: Binding) -> str:
     """The groups ``k0``, ``k1``, … and their sums: ``s_calls``, ``s_attempts`` and so on."""
-    sums = ", ".join(f"sum({name}) AS s_{name}" for name in SUMS)
+    sums = ", ".join(f"{asked.added(name)} AS s_{name}" for name in SUMS)
     return _select(asked.dims, sums, asked.sums_sql(binding), binding)
 
 
@@ -179,10 +179,11 @@ def _quantiles(asked: Question) -> tuple[str, str, str, str]:
 def usage(store: Store, asked: Question) -> list[UsageRow]:
     """Amounts by unit. See ``Queries.usage``."""
     binding = Binding()
-    statement = _select(asked.dims, "sumMap(usage) AS amounts", asked.sums_sql(binding), binding)
+    amounts = f"{asked.added('usage')} AS amounts"
+    statement = _select(asked.dims, amounts, asked.sums_sql(binding), binding) + " ORDER BY ALL"
     return [
         UsageRow(_key(asked.dims, row[:-1]), unit, int(amount))
-        for row in store.query(f"{statement} ORDER BY ALL", binding.values).rows
+        for row in store.query(statement, binding.values, asked.settings(store)).rows
         for unit, amount in sorted(row[-1].items())
         if amount
     ]

@@ -50,8 +50,22 @@ def test_whole_days_are_read_from_days_alone() -> None:
 
 
 def test_an_unaligned_period_has_edges() -> None:
-    period = Period.of(START - 61 * MINUTE, START + timedelta(days=1) + 61 * MINUTE)
+    period = Period.of(START - 421 * MINUTE, START + timedelta(days=1) + 421 * MINUTE)
     assert [part.suffix for part in segments(period)] == ["1m", "1h", "1d", "1h", "1m"]
+
+
+def test_a_few_hours_beside_days_are_read_from_minutes_that_are_read_anyway() -> None:
+    days = (START - timedelta(days=5), START)
+    for before, after, read in (
+        (12 * 60 + 59, 0, ["1m", "1d"]),
+        (13 * 60 + 1, 0, ["1m", "1h", "1d"]),
+        (6 * 60, 6 * 60 + 59, ["1m", "1d", "1m"]),
+        (6 * 60, 7 * 60 + 1, ["1h", "1d", "1h", "1m"]),
+        (12 * 60, 0, ["1h", "1d"]),
+    ):
+        period = Period.of(days[0] - before * MINUTE, days[1] + after * MINUTE)
+        found = sorted({part.suffix for part in segments(period)})
+        assert found == sorted(set(read)), (before, after)
 
 
 def test_everything_is_read_from_days() -> None:
