@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,12 +10,10 @@ import click
 
 from callmeter.cli import options, tables, target
 from callmeter.cli.billruns import BillRun, bill_source
-from callmeter.cli.corrections import COSTS_IN
-from callmeter.clock import SystemClock
-from callmeter.errors import DataError, UnreachableError, UsageError
+from callmeter.cli.costruns import CostWriter
+from callmeter.errors import UsageError
 from callmeter.money import format_usd
 from callmeter.replay.plan import Plan
-from callmeter.transports.protocol import Sealed
 
 if TYPE_CHECKING:
     from callmeter_sinks.bill import BillRow
@@ -28,11 +24,6 @@ _COLUMNS = (
     "day", "provider", "project", "model", "calls", "unknown_cost", "billed_usd", "metered_usd",
     "difference_usd",
 )  # fmt: skip
-_LOOK_S = 0.1
-_STALL_S = 120.0
-_FENCE = """SELECT countIf(verdict = 'accepted') FROM envelopes
-WHERE source = {source:UUID} AND seq = 0 AND toUnixTimestamp64Micro(sent_at) = {sent:Int64}
-HAVING count() > 0"""
 
 
 @click.group(name="bill")
@@ -128,10 +119,7 @@ def _book(
 class _Booker:
     def __init__(self, store: Store, url: str, healthy: Callable[[], None], *, quiet: bool) -> None:
         self._store = store
-        self._url = url
-        self._healthy = healthy
-        self._quiet = quiet
-        self._clock = SystemClock()
+        self._writer = CostWriter(store, url, healthy, "bookings", quiet=quiet)
 
     def book(self, bill: Bill, project: str) -> int:
         """Nothing if a run of this file is stored whole; a run that was cut short is made up for.
@@ -146,61 +134,26 @@ class _Booker:
             if self._whole(bill_source(bill.digest, project, number)):
                 return 0
             run = BillRun(bill.digest, project, number)
-            now_us = self._clock.now_us()
-            self._send([run.fence(f"bill {bill.digest[:12]} is booked", now_us)])
-            if self._accepted(run.source, now_us):
+            now_us = self._writer.fenced(run, f"bill {bill.digest[:12]} is booked")
+            if now_us is not None:
                 break
             if self._whole(run.source):
                 return 0
             number += 1
         # One insert may hold an earlier attempt's amounts and this fence, and fills its tables one
         # after the other.
-        self._wait(lambda: all(self._costs_in(bill, project, n) for n in range(number)))
+        self._writer.wait(lambda: all(self._costs_in(bill, project, n) for n in range(number)))
         rows = [row for row in reconcile(self._store, bill) if row.project == project]
         lines = run.lines([row for row in rows if row.difference_pico], now_us)
-        self._send(list(run.envelopes(lines, now_us)))
-        self._wait(lambda: self._whole(run.source) and self._costs_in(bill, project, number))
+        self._writer.send(Plan(lambda: run.envelopes(lines, now_us), None, None, len(lines)))
+        self._writer.wait(lambda: self._whole(run.source) and self._costs_in(bill, project, number))
         return len(lines)
 
     def _whole(self, source: str) -> bool:
-        from callmeter_sinks.progress import arrived
-
-        return arrived(self._store, [source])[source].whole
+        return self._writer.arrived(source).whole
 
     def _costs_in(self, bill: Bill, project: str, number: int) -> bool:
-        source = bill_source(bill.digest, project, number)
-        return bool(self._store.query(COSTS_IN, {"source": source}).rows[0][0])
-
-    def _accepted(self, source: str, sent_us: int) -> bool:
-        found: list[tuple[int]] = []
-
-        def stored() -> bool:
-            found[:] = self._store.query(_FENCE, {"source": source, "sent": sent_us}).rows
-            return bool(found)
-
-        self._wait(stored)
-        return bool(found[0][0])
-
-    def _send(self, envelopes: Sequence[Sealed]) -> None:
-        from callmeter.cli.replay import run_replay
-
-        plan = Plan(partial(iter, envelopes), None, None, sum(each.n for each in envelopes))
-        outcome = run_replay(
-            plan, self._url, self._store, show_progress=not self._quiet, healthy=self._healthy
-        )
-        if outcome.sent.refused:
-            raise DataError(f"bookings were refused: {outcome.sent.refused[0].error}")
-
-    def _wait(self, holds: Callable[[], bool]) -> None:
-        deadline_s = self._clock.monotonic_s() + _STALL_S
-        while not holds():
-            self._healthy()
-            if self._clock.monotonic_s() > deadline_s:
-                raise UnreachableError(
-                    f"the store has had nothing new for {_STALL_S:.0f} s: are a worker and a sink "
-                    "running? Run the command again then: nothing is booked twice"
-                )
-            time.sleep(_LOOK_S)
+        return self._writer.costs_in(bill_source(bill.digest, project, number))
 
 
 def _shown(row: BillRow) -> dict[str, object]:

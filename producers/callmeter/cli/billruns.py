@@ -1,28 +1,24 @@
 """The differences of one bill on one project as events: a source known by the file's digest.
 
-A run is ``uuid8("bill", digest, project, number)``: an envelope 0 that is its fence, then the
-amounts, as a repricing is written (docs/decisions/0011-repricing-by-corrections.md).
+A run is ``uuid8("bill", digest, project, number)``: see ``costruns``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from callmeter._version import __version__
+from callmeter.cli.costruns import CostRun
 from callmeter.ids import uuid8
 from callmeter.money import format_usd
-from callmeter.schema.envelope import Header, encode
-from callmeter.schema.events import Annotation, Cost
-from callmeter.transports.protocol import Sealed
+from callmeter.schema.events import Cost
 
 if TYPE_CHECKING:
     from callmeter_sinks.bill import BillRow
 
-_EVENTS = 200
 _encode = msgspec.json.Encoder().encode
 
 
@@ -31,29 +27,16 @@ def bill_source(digest: str, project: str, number: int) -> str:
     return uuid8(b"bill", digest.encode(), project.encode(), b"%d" % number)
 
 
-class BillRun:
-    """One attempt's envelopes. The last one says that it is whole."""
+class BillRun(CostRun):
+    """One attempt to book a bill's differences on a project."""
 
     def __init__(self, digest: str, project: str, number: int) -> None:
-        self.source = bill_source(digest, project, number)
+        super().__init__(bill_source(digest, project, number), project, "bill")
         self._digest = digest
-        self._project = project
-        self._seq = 0
-        self._accepted = 0
-
-    def fence(self, text: str, now_us: int) -> Sealed:
-        """Envelope 0; the ledger knows it again by ``now_us``, its ``sent_us``."""
-        return self._seal([_encode(Annotation(ts_us=now_us, text=text))], now_us, last=False)
 
     def lines(self, rows: Sequence[BillRow], now_us: int) -> list[bytes]:
         """One ``cost`` event a difference, at the middle of its day."""
         return [_encode(self._cost(row, now_us)) for row in rows]
-
-    def envelopes(self, lines: Sequence[bytes], now_us: int) -> Iterator[Sealed]:
-        """Those after the fence; without lines one that is empty."""
-        for at in range(0, len(lines) or 1, _EVENTS):
-            some = list(lines[at : at + _EVENTS])
-            yield self._seal(some, now_us, last=at + _EVENTS >= len(lines))
 
     def _cost(self, row: BillRow, now_us: int) -> Cost:
         noon = datetime(row.day.year, row.day.month, row.day.day, 12, tzinfo=UTC)
@@ -68,18 +51,3 @@ class BillRun:
             note=f"bill {self._digest[:12]}: billed {format_usd(row.billed_pico)} USD, "
             f"metered {format_usd(row.metered_pico)}",
         )
-
-    def _seal(self, lines: list[bytes], now_us: int, *, last: bool) -> Sealed:
-        self._accepted += len(lines)
-        header = Header(
-            source=self.source,
-            seq=self._seq,
-            n=len(lines),
-            sent_us=now_us,
-            project=self._project,
-            sdk=f"callmeter-bill/{__version__}",
-            accepted=self._accepted,
-            last=last,
-        )
-        self._seq += 1
-        return Sealed(self.source, header.seq, header.n, encode(header, lines))

@@ -1,11 +1,6 @@
 """What another price book says of stored calls, as correction events sent in runs.
 
-A run is a source of its own, ``uuid8("repricing", project, run)``. Its envelope 0 is a fence: when
-the store has it, it also has everything that an earlier run of that number left in the log, for one
-source is one partition, in order. If the fence was accepted the number was free; if it was a
-duplicate, an earlier run was cut short, and the next number is tried. Only then are corrections
-computed from what is stored, so a run that is repeated at any moment counts nothing twice
-(docs/decisions/0011-repricing-by-corrections.md).
+A run is a source of its own, ``uuid8("repricing", project, run)``: see ``costruns``.
 """
 
 from __future__ import annotations
@@ -16,25 +11,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from callmeter._version import __version__
+from callmeter.cli.costruns import CostRun
 from callmeter.ids import uuid8
 from callmeter.money import format_usd, to_pico
-from callmeter.schema.envelope import MAX_BYTES, Header, encode
-from callmeter.schema.events import Annotation, CallEnd, Cost
-from callmeter.transports.protocol import Sealed
+from callmeter.schema.events import CallEnd, Cost
 
 if TYPE_CHECKING:
     from callmeter.pricing import Pricer
     from callmeter_sinks.queries.repricing import PricedCall
 
-#: Whether every amount that the ledger has of a source is in its table.
-COSTS_IN = """SELECT sum(costs) = (SELECT count() FROM costs WHERE (log_id, partition, origin) IN
-  (SELECT log_id, partition, origin FROM envelopes
-   WHERE source = {source:UUID} AND verdict = 'accepted'))
-FROM envelopes WHERE source = {source:UUID} AND verdict = 'accepted'"""
-_EVENTS = 400
-#: Room for a header with texts at their limits.
-_HEADER_ROOM = 8 * 1024
 _NO_TRACE = "0" * 31 + "1"
 _encode = msgspec.json.Encoder().encode
 
@@ -130,46 +115,9 @@ def run_source(project: str, run: int) -> str:
     return uuid8(b"repricing", project.encode(), b"%d" % run)
 
 
-class Run:
-    """One run's envelopes: the fence, then the corrections. The last one says so.
-
-    The fence carries an annotation that says what is being done, for the project's audit.
-    """
+class Run(CostRun):
+    """A project's n-th repricing."""
 
     def __init__(self, project: str, run: int) -> None:
+        super().__init__(run_source(project, run), project, "reprice")
         self.number = run
-        self.source = run_source(project, run)
-        self._project = project
-        self._seq = 0
-        self._accepted = 0
-
-    def fence(self, text: str, now_us: int) -> Sealed:
-        """Envelope 0; ``now_us`` is its ``sent_us``, by which the ledger knows it again."""
-        return self._seal([_encode(Annotation(ts_us=now_us, text=text))], now_us, last=False)
-
-    def envelopes(self, lines: Iterable[bytes], now_us: int) -> Iterator[Sealed]:
-        """The envelopes after the fence, of at most 256 KiB; without lines an empty close."""
-        group: list[bytes] = []
-        size = _HEADER_ROOM
-        for line in lines:
-            if group and (len(group) >= _EVENTS or size + len(line) + 1 > MAX_BYTES):
-                yield self._seal(group, now_us, last=False)
-                group, size = [], _HEADER_ROOM
-            group.append(line)
-            size += len(line) + 1
-        yield self._seal(group, now_us, last=True)
-
-    def _seal(self, lines: list[bytes], now_us: int, *, last: bool) -> Sealed:
-        self._accepted += len(lines)
-        header = Header(
-            source=self.source,
-            seq=self._seq,
-            n=len(lines),
-            sent_us=now_us,
-            project=self._project,
-            sdk=f"callmeter-reprice/{__version__}",
-            accepted=self._accepted,
-            last=last,
-        )
-        self._seq += 1
-        return Sealed(self.source, header.seq, header.n, encode(header, lines))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import partial
@@ -12,9 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from callmeter.cli import options, tables, target
-from callmeter.cli.corrections import COSTS_IN, Change, Run, corrections, run_source
+from callmeter.cli.corrections import Change, Run, corrections, run_source
+from callmeter.cli.costruns import CostWriter
 from callmeter.clock import SystemClock
-from callmeter.errors import DataError, UnreachableError
 from callmeter.money import format_usd
 from callmeter.pricing import PriceBook, Pricer, build_book, load_own_prices
 from callmeter.replay.plan import Plan
@@ -27,12 +26,6 @@ _COLUMNS = (
     "provider", "model", "calls", "changed", "newly_priced", "unpriced",
     "before_usd", "after_usd", "difference_usd",
 )  # fmt: skip
-_LOOK_S = 0.1
-_STALL_S = 120.0
-#: One row once the ledger has the fence; a duplicate of it stands behind the one it repeats.
-_FENCE = """SELECT countIf(verdict = 'accepted') FROM envelopes
-WHERE source = {source:UUID} AND seq = 0 AND toUnixTimestamp64Micro(sent_at) = {sent:Int64}
-HAVING count() > 0"""
 Changes = dict[tuple[str, str], Change]
 
 
@@ -107,13 +100,11 @@ class _Repricing:
         quiet: bool,
     ) -> None:
         self._store = store
-        self._url = url
-        self._healthy = healthy
+        self._writer = CostWriter(store, url, healthy, "corrections", quiet=quiet)
         self._pricer = Pricer(book)
         self._version = book.version
         self._since = since
         self._until = until
-        self._quiet = quiet
         self._clock = SystemClock()
 
     def projects(self, project: str | None) -> list[str]:
@@ -130,11 +121,11 @@ class _Repricing:
             # Computed anew: what an earlier run had left in the log is stored by now.
             found.clear()
             now_us = self._clock.now_us()
-            self._send(
+            self._writer.send(
                 Plan(lambda: run.envelopes(self._lines(project, found), now_us), None, None, lines)
             )
-            self._wait(lambda: self._arrived(project, run.number).whole)
-            self._wait(partial(self._corrections_in, project, run.number + 1))
+            self._writer.wait(lambda: self._arrived(project, run.number).whole)
+            self._writer.wait(partial(self._corrections_in, project, run.number + 1))
         for key, change in found.items():
             _add(changes.setdefault(key, Change()), change)
 
@@ -157,62 +148,24 @@ class _Repricing:
         return number
 
     def _arrived(self, project: str, number: int) -> Arrived:
-        from callmeter_sinks.progress import arrived
-
-        source = run_source(project, number)
-        return arrived(self._store, [source])[source]
+        return self._writer.arrived(run_source(project, number))
 
     def _begin(self, project: str) -> Run:
         """A run whose number is free for certain, its fence stored."""
+        text = f"repricing by book {self._version}, calls {_period(self._since, self._until)}"
         number = self._first_open(project)
         while True:
             run = Run(project, number)
-            now_us = self._clock.now_us()
-            text = f"repricing by book {self._version}, calls {_period(self._since, self._until)}"
-            fence = run.fence(text, now_us)
-            self._send(Plan(partial(iter, [fence]), None, None, 1))
-            if self._fence_accepted(run.source, now_us):
+            if self._writer.fenced(run, text) is not None:
                 # One insert may hold an earlier run's corrections and this fence, and fills its
                 # tables one after the other.
-                self._wait(partial(self._corrections_in, project, number))
+                self._writer.wait(partial(self._corrections_in, project, number))
                 return run
             number += 1
 
     def _corrections_in(self, project: str, before: int) -> bool:
         """Whether every correction of earlier runs that the ledger has is in its table."""
-        sources = [run_source(project, number) for number in range(before)]
-        return all(self._store.query(COSTS_IN, {"source": source}).rows[0][0] for source in sources)
-
-    def _fence_accepted(self, source: str, sent_us: int) -> bool:
-        """Wait until the ledger has the fence; whether it was the first of its number."""
-        found: list[tuple[int]] = []
-
-        def stored() -> bool:
-            found[:] = self._store.query(_FENCE, {"source": source, "sent": sent_us}).rows
-            return bool(found)
-
-        self._wait(stored)
-        return bool(found[0][0])
-
-    def _wait(self, holds: Callable[[], bool]) -> None:
-        deadline_s = self._clock.monotonic_s() + _STALL_S
-        while not holds():
-            self._healthy()
-            if self._clock.monotonic_s() > deadline_s:
-                raise UnreachableError(
-                    f"the store has had nothing new for {_STALL_S:.0f} s: are a worker and a sink "
-                    "running? Run the command again then: nothing is counted twice"
-                )
-            time.sleep(_LOOK_S)
-
-    def _send(self, plan: Plan) -> None:
-        from callmeter.cli.replay import run_replay
-
-        outcome = run_replay(
-            plan, self._url, self._store, show_progress=not self._quiet, healthy=self._healthy
-        )
-        if outcome.sent.refused:
-            raise DataError(f"corrections were refused: {outcome.sent.refused[0].error}")
+        return all(self._writer.costs_in(run_source(project, number)) for number in range(before))
 
 
 def _period(since: datetime | None, until: datetime | None) -> str:
