@@ -17,9 +17,9 @@ from callmeter.clock import Clock
 from callmeter.collector.context import CONTEXT, ApiError, Context, json_response, require_write
 from callmeter.collector.keys import ANY, Grant
 from callmeter.collector.metrics import TRACES
+from callmeter.collector.own_sources import OwnSources
 from callmeter.collector.reading import small_body
 from callmeter.collector.trace_events import TraceError, TraceEvent, trace_event
-from callmeter.collector.trace_source import TraceSource
 
 PATH = "/trace"
 REMEMBER_S = 600.0
@@ -32,8 +32,7 @@ class Traces:
     """The sources of all projects, and what was seen lately."""
 
     def __init__(self, context: Context) -> None:
-        self._context = context
-        self._sources: dict[str, TraceSource] = {}
+        self._sources = OwnSources(context)
         self._seen = Recent(context.clock)
 
     async def accept(self, project: str, event: TraceEvent) -> bool:
@@ -44,31 +43,14 @@ class Traces:
         done = self._seen.find(key)
         fresh = done is None
         if done is None:
-            done = self._source(project).add(event)
+            done = self._sources.of(project).add(event)
             self._seen.remember(key, done)
-        try:
-            async with asyncio.timeout(self._context.config.append_timeout_s):
-                await asyncio.shield(done)
-        except TimeoutError:
-            raise ApiError(
-                503, "log_unreachable", "the log did not answer in time", retry_after_s=1
-            ) from None
-        except asyncio.CancelledError:
-            if not done.cancelled():
-                raise  # it is this request that ends, not the source
-            raise ApiError(500, "internal", "the collector failed") from None
+        await self._sources.stored(done)
         return fresh
 
     async def close(self) -> None:
         """Close every source cleanly, all within the drain's time."""
-        timeout_s = self._context.config.drain_timeout_s
-        await asyncio.gather(*(source.close(timeout_s) for source in self._sources.values()))
-
-    def _source(self, project: str) -> TraceSource:
-        source = self._sources.get(project)
-        if source is None or source.closed:
-            source = self._sources[project] = TraceSource(self._context, project)
-        return source
+        await self._sources.close()
 
 
 class Recent:
