@@ -12,7 +12,7 @@ from typing import Any
 from faust.transport.drivers import aiokafka as driver
 from mode.services import WaitResults
 
-#: After so long Faust looks anyway, and sleeps.
+#: After so long it looks anyway, as Faust does.
 _FULL_S = 1.0
 
 
@@ -68,6 +68,8 @@ class _Consumer(driver.Consumer):
         if self.flow_active and self._buffered_partitions and not self._get_active_partitions():
             self._room.clear()
             await self.wait(self._room, timeout=_FULL_S)
+            if not self._get_active_partitions():
+                return {}, set()  # it asks again
         return await super()._wait_next_records(timeout)
 
 
