@@ -109,7 +109,9 @@ def report(
         statement += f" LIMIT {binding.add(top + 1, 'UInt32')}"
     rows = []
     totals = _figures([0] * len(SUMS), None)
-    for whole, *values, quantiles, number in store.query(statement, binding.values, asked.settings(store)).rows:
+    for whole, *values, quantiles, number in store.query(
+        statement, binding.values, asked.settings(store)
+    ).rows:
         key, measures = tuple(values[: len(asked.dims)]), values[len(asked.dims) :]
         micros = [float(q) if asked.raw else midpoint_us(q) for q in quantiles]
         figures = _figures(measures, micros if number else None)
