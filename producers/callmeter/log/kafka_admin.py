@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shlex
 import uuid
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ from aiokafka.admin import NewTopic
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
 from callmeter.errors import ConfigError, UnreachableError
-from callmeter.log.kafka_clients import make_admin
+from callmeter.log.kafka_clients import started_admin
 from callmeter.log.kafka_errors import kafka_errors
 from callmeter.log.kafka_settings import KafkaSettings
 from callmeter.log.kafka_state import open_partition, publish
@@ -48,7 +47,7 @@ async def apply_topics(
     is there with another number of partitions: it is fixed for a prefix's life. ``replication`` is
     3 by default, or the number of brokers if there are fewer.
     """
-    async with _admin(settings) as admin:
+    async with started_admin(settings) as admin:
         there = await _partitions(admin, settings)
         _refuse_other_counts(settings, there, partitions)
         missing = [t for t in TOPICS if t.full(settings.prefix) not in there]
@@ -92,7 +91,7 @@ async def check_topics(settings: KafkaSettings, *, partitions: int | None = None
     ``ConfigError`` names what is missing or differs, and the command that mends it. ``partitions``
     None takes the number of ``events`` for the rest.
     """
-    async with _admin(settings) as admin:
+    async with started_admin(settings) as admin:
         there = await _partitions(admin, settings)
     missing = [t.full(settings.prefix) for t in TOPICS if t.full(settings.prefix) not in there]
     if missing:
@@ -106,7 +105,7 @@ async def check_topics(settings: KafkaSettings, *, partitions: int | None = None
 
 async def read_log_id(settings: KafkaSettings) -> str:
     """The log's id; ``ConfigError`` if there is none: the topics have not been applied."""
-    async with _admin(settings) as admin:
+    async with started_admin(settings) as admin:
         # A consumer of a topic that is not there might create it, with a wrong number of
         # partitions.
         if LOG.full(settings.prefix) not in await _partitions(admin, settings):
@@ -178,14 +177,3 @@ async def _partitions(admin: Any, settings: KafkaSettings) -> dict[str, int]:
         # All of them: asking for one that is missing may create it.
         topics = await admin.describe_topics()
     return {t["topic"]: len(t["partitions"]) for t in topics if t["topic"] in names}
-
-
-@asynccontextmanager
-async def _admin(settings: KafkaSettings) -> AsyncIterator[Any]:
-    admin = make_admin(settings)
-    try:
-        with kafka_errors(settings):
-            await admin.start()
-        yield admin
-    finally:
-        await admin.close()

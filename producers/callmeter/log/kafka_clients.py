@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.codec import has_zstd
 
+from callmeter.log.kafka_errors import kafka_errors
 from callmeter.log.kafka_settings import KafkaSettings
 from callmeter.log.kafka_zstd import fast_zstd
 
@@ -50,6 +53,18 @@ def make_consumer(settings: KafkaSettings) -> Any:
 def make_admin(settings: KafkaSettings) -> Any:
     """An AIOKafkaAdminClient that is not started."""
     return AIOKafkaAdminClient(**settings.client_kwargs())
+
+
+@asynccontextmanager
+async def started_admin(settings: KafkaSettings) -> AsyncIterator[Any]:
+    """An admin client for as long as the block runs. ``UnreachableError``, ``ConfigError``."""
+    admin = make_admin(settings)
+    try:
+        with kafka_errors(settings):
+            await admin.start()
+        yield admin
+    finally:
+        await admin.close()
 
 
 async def partitions_of(consumer: Any, full: str) -> set[int]:

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aiokafka import TopicPartition
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError
 
-from callmeter.log.kafka_clients import make_admin, make_consumer, partitions_of
+from callmeter.log.kafka_clients import make_consumer, partitions_of, started_admin
 from callmeter.log.kafka_errors import kafka_errors
 from callmeter.log.kafka_settings import KafkaSettings
 from callmeter.schema.topics import BY_NAME, TOPICS
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 _TRIES = 20
 _AGAIN_S = 0.25
@@ -62,7 +58,7 @@ async def group_lags(settings: KafkaSettings, groups: Mapping[str, str]) -> list
     try:
         with kafka_errors(settings):
             await consumer.start()
-        async with _admin(settings) as admin:
+        async with started_admin(settings) as admin:
             return [
                 await _lag(settings, admin, consumer, group, topic)
                 for group, topic in groups.items()
@@ -73,7 +69,7 @@ async def group_lags(settings: KafkaSettings, groups: Mapping[str, str]) -> list
 
 async def topic_setups(settings: KafkaSettings) -> list[TopicSetup]:
     """Copies and settings of the registry's topics; those that are missing are left out."""
-    async with _admin(settings) as admin:
+    async with started_admin(settings) as admin:
         with kafka_errors(settings):
             there = {t["topic"]: t for t in await admin.describe_topics()}
             ours = {t.full(settings.prefix): t for t in TOPICS if t.full(settings.prefix) in there}
@@ -124,14 +120,3 @@ async def _group(admin: Any, name: str) -> tuple[Mapping[Any, Any], int]:
         else:
             return committed, sum(len(each[5]) for each in described.groups)
     return {}, 0
-
-
-@asynccontextmanager
-async def _admin(settings: KafkaSettings) -> AsyncIterator[Any]:
-    admin = make_admin(settings)
-    try:
-        with kafka_errors(settings):
-            await admin.start()
-        yield admin
-    finally:
-        await admin.close()

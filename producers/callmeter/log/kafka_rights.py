@@ -22,7 +22,7 @@ from aiokafka.errors import (
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Boolean, Bytes, Int16, Int32, Schema, String
 
-from callmeter.log.kafka_clients import make_admin
+from callmeter.log.kafka_clients import started_admin
 from callmeter.log.kafka_errors import kafka_errors
 from callmeter.log.kafka_settings import KafkaSettings
 
@@ -131,10 +131,8 @@ async def read_rights(
     transactional_ids: Iterable[str],
 ) -> Rights:
     """What is allowed on these names of the prefix. ``UnreachableError``, ``ConfigError``."""
-    admin = make_admin(settings)
-    try:
+    async with started_admin(settings) as admin:
         with kafka_errors(settings):
-            await admin.start()
             return Rights(
                 await _topics(admin, settings.prefix, topics),
                 {group: await _group(admin, f"{settings.prefix}.{group}") for group in groups},
@@ -144,8 +142,6 @@ async def read_rights(
                     if await _may_transact(admin, f"{settings.prefix}.{one}")
                 ],
             )
-    finally:
-        await admin.close()
 
 
 async def _topics(admin: Any, prefix: str, names: Iterable[str]) -> dict[str, frozenset[str]]:
