@@ -39,6 +39,9 @@ SUMS = (
 )
 IS_CALL = f"operation IN {MODEL_OPERATIONS_SQL}"
 
+#: For rollups read nearly whole, part by part.
+_WHOLE_PARTS: Mapping[str, Any] = {"optimize_move_to_prewhere": 0, "max_threads_for_indexes": 1}
+
 #: Dimensions of ``hist_models_1h``, and the hour from which it is whole.
 _BY_MODEL = frozenset({"provider", "model", "operation"})
 _MODELS_BEGIN = "(SELECT max(start) FROM rollup_begins WHERE name = 'hist_models_1h')"
@@ -135,10 +138,11 @@ class Question:
         """Settings to ask with, of an engine in this process; a server may not let readers set any.
 
         Without filters nearly every row that the key leaves is wanted, and PREWHERE would read each
-        part in two steps for nothing: a seventh of a report over many small parts.
+        part in two steps for nothing. The indexes of some hundred small parts are looked through
+        sooner than a thread has been found for each (docs/decisions/0022).
         """
         whole = not self.raw and self.filters.keys() <= {"project"}
-        return {"optimize_move_to_prewhere": 0} if whole and store.embedded else None
+        return _WHOLE_PARTS if whole and store.embedded else None
 
     def _calls(self, binding: Binding) -> str:
         where = [
