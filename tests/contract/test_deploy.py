@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 import yaml
 
-from callmeter.cli.app import cli
+from support.commands import parse, quiet_root
 from support.operations import tool
+
+__all__ = ["quiet_root"]  # a fixture
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -32,16 +31,6 @@ def test_the_compose_file_fits_its_published_schema() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.fixture
-def quiet_root() -> Iterator[None]:
-    """Parsing a command line sets up logging; the rest of the session keeps its own."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-
-
 @pytest.mark.usefixtures("quiet_root")
 @pytest.mark.parametrize("name", OURS)
 def test_every_command_started_exists_with_its_options(
@@ -49,15 +38,8 @@ def test_every_command_started_exists_with_its_options(
 ) -> None:
     for variable, value in SERVICES[name]["environment"].items():
         monkeypatch.setenv(variable, value)
-    arguments = [str(word) for word in SERVICES[name]["command"]]
-    command: click.Command = cli
-    ctx = click.Context(cli)
-    while isinstance(command, click.Group):
-        found = command.get_command(ctx, arguments.pop(0))
-        assert found is not None, f"{name}: no such command"
-        command = found
-    # Parsing alone, so that nothing is started: unknown options raise.
-    command.make_context(name, arguments, resilient_parsing=False)
+    words = [str(word) for word in SERVICES[name]["command"]]
+    assert parse(name, words).command.name in words
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-import logging
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import click
 import kubernetes_validate
 import pytest
 import yaml
 
-from callmeter.cli.app import cli
 from callmeter.collector.config import CollectorConfig
+from support.commands import parse, quiet_root
 from support.operations import CHART, EXAMPLES, ROOT, Manifest, helm, rendered, tool
+
+__all__ = ["quiet_root"]  # a fixture
 
 #: The oldest Kubernetes that the chart says it runs on, and the newest whose schemas are at hand.
 VERSIONS = ("1.27", "1.37")
@@ -156,16 +156,6 @@ def test_what_serves_is_probed_where_it_listens(manifests: list[Manifest]) -> No
         assert any(str(port["containerPort"]) in argument for argument in container["args"]), name
 
 
-@pytest.fixture
-def quiet_root() -> Iterator[None]:
-    """Parsing a command line sets up logging; the rest of the session keeps its own."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-
-
 @pytest.mark.usefixtures("quiet_root")
 def test_every_command_exists_with_its_options(
     manifests: list[Manifest], monkeypatch: pytest.MonkeyPatch
@@ -175,14 +165,7 @@ def test_every_command_exists_with_its_options(
         for variable in container["env"]:
             if "value" in variable:
                 monkeypatch.setenv(variable["name"], variable["value"])
-        arguments = list(container["args"])
-        command: click.Command = cli
-        ctx = click.Context(cli)
-        while isinstance(command, click.Group):
-            found = command.get_command(ctx, arguments.pop(0))
-            assert found is not None, f"{name}: no such command"
-            command = found
-        command.make_context(name, arguments, resilient_parsing=False)
+        assert parse(name, container["args"]).command.name in container["args"]
 
 
 def test_pods_have_the_time_that_their_programs_take_to_stop(manifests: list[Manifest]) -> None:

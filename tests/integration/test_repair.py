@@ -24,7 +24,7 @@ from support.ledger import LOG, Book, us
 from support.metered import NOW_US, MeteredStream, Truth
 from support.metered_topic import MeteredTopic
 from support.stored import append, expected, sqlite_log, stored
-from support.stores import migrated_chdb
+from support.stores import empty, migrated_chdb
 
 PARTITIONS = 2
 
@@ -39,12 +39,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChdbStore]:
 def store(engine: ChdbStore) -> Iterator[ChdbStore]:
     """The engine, emptied afterwards."""
     yield engine
-    tables = engine.query(
-        "SELECT name FROM system.tables WHERE database = currentDatabase() "
-        "AND engine LIKE '%MergeTree' AND name != 'schema_migrations'"
-    ).rows
-    for (name,) in tables:
-        engine.command(f"TRUNCATE TABLE `{name}` SYNC")
+    empty(engine)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from callmeter_sinks.clickhouse.store import open_store
 from callmeter_sinks.verify import VerifyResult, verify
 from support.ledger import LOG, Book, us
 from support.metered import MeteredStream
-from support.stores import land, migrated_chdb
+from support.stores import empty, land, migrated_chdb
 
 STREAM_LOG = "019a0000-0000-7000-8000-00000000000e"
 
@@ -32,12 +32,7 @@ def store(engine: ChdbStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[ChdbSt
     """The engine, emptied afterwards; differences are looked at again without waiting."""
     monkeypatch.setattr(outcome, "PAUSE_S", 0.0)
     yield engine
-    tables = engine.query(
-        "SELECT name FROM system.tables WHERE database = currentDatabase() "
-        "AND engine LIKE '%MergeTree' AND name != 'schema_migrations'"
-    ).rows
-    for (name,) in tables:
-        engine.command(f"TRUNCATE TABLE `{name}` SYNC")
+    empty(engine)
 
 
 def book() -> Book:

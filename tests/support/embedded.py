@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -67,10 +68,9 @@ class Pipeline:
             time.sleep(0.05)
 
 
-@pytest.fixture(scope="session")
-def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    """One embedded pipeline for the session."""
-    directory = tmp_path_factory.mktemp("embedded")
+@contextmanager
+def up_in(directory: Path) -> Iterator[Pipeline]:
+    """A ``callmeter up`` of its own on a directory, which must end well."""
     with started("up", "--dir", directory, "--port", 0) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -84,6 +84,13 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
         process.terminate()
         out, err = process.communicate(timeout=60)
         assert process.returncode == 0, out + err
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    """One embedded pipeline for the session."""
+    with up_in(tmp_path_factory.mktemp("embedded")) as pipeline:
+        yield pipeline
 
 
 @pytest.fixture

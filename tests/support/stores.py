@@ -53,6 +53,16 @@ def migrated_chdb(path: Path) -> Iterator[ChdbStore]:
         store.close()
 
 
+def empty(store: Store) -> None:
+    """Take every row out of every table."""
+    tables = store.query(
+        "SELECT name FROM system.tables WHERE database = currentDatabase() "
+        "AND engine LIKE '%MergeTree' AND name != 'schema_migrations'"
+    ).rows
+    for (name,) in tables:
+        store.command(f"TRUNCATE TABLE `{name}` SYNC")
+
+
 def land(
     store: Store,
     values: Iterable[bytes],

@@ -10,7 +10,6 @@ import sys
 import threading
 import tracemalloc
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,35 +20,11 @@ from callmeter.compat import synalinks
 from callmeter.compat.synalinks.hooks import Monitor
 from support import synalinks_standins as engine
 from support.embedded import Pipeline
+from support.monitored import base, echo, own_endpoint, watched
 from support.synalinks_standins import DataModel, synalinks_engine
 from support.trace_endpoint import TraceEndpoint, endpoint, refusing_url, wait_until
 
-__all__ = ["endpoint", "synalinks_engine"]  # fixtures
-
-
-@pytest.fixture(autouse=True)
-def own_endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No test sees another's base URL or key."""
-    monkeypatch.delenv("SYNALINKS_API_BASE", raising=False)
-    monkeypatch.delenv("SYNALINKS_API_KEY", raising=False)
-    yield
-    synalinks.set_api_base(None)
-    synalinks.set_api_key(None)
-
-
-@pytest.fixture
-def base(endpoint: TraceEndpoint) -> TraceEndpoint:
-    """The endpoint, as the configured base URL."""
-    synalinks.set_api_base(endpoint.url)
-    return endpoint
-
-
-def watched(work: Any = None, **more: Any) -> engine.Program:
-    return engine.Program(work, name="answer", description="Answers.", hooks=[Monitor(**more)])
-
-
-async def echo(*args: Any) -> Any:
-    return args[0] if args else None
+__all__ = ["base", "endpoint", "own_endpoint", "synalinks_engine"]  # fixtures
 
 
 @pytest.mark.acceptance(42)

@@ -15,13 +15,11 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 import callmeter as sdk
-from callmeter.embedded import running
 from callmeter.ids import uuid7
-from callmeter_sinks.clickhouse.store import open_store
 from callmeter_sinks.dashboard.pages.experiments import value_of
 from support.browser import watched_page
-from support.cli import ROOT, callmeter, environment, started
-from support.embedded import Pipeline
+from support.cli import ROOT, callmeter, environment
+from support.embedded import Pipeline, up_in
 from support.openai_stub import OpenAIStub
 
 SPENDER = ROOT / "tests" / "support" / "spender.py"
@@ -35,20 +33,8 @@ EVIL = (
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     """A pipeline of this module's own: it is empty, and its budgets are nobody else's."""
-    directory = tmp_path_factory.mktemp("walk")
-    with started("up", "--dir", directory, "--port", 0) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        owner = running(directory)
-        assert owner is not None, line
-        store = open_store(owner.store_url)
-        try:
-            yield Pipeline(owner.url, directory, store)
-        finally:
-            store.close()
-        process.terminate()
-        out, err = process.communicate(timeout=60)
-        assert process.returncode == 0, out + err
+    with up_in(tmp_path_factory.mktemp("walk")) as pipeline:
+        yield pipeline
 
 
 def test_from_the_first_call_to_the_trace_behind_an_alert(chromium: Browser, up: Pipeline) -> None:
