@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import orjson
 import pytest
 
+from callmeter.cli.billruns import BillRun
 from callmeter.errors import DataError
+from callmeter_sinks.bill import BillRow
 from callmeter_sinks.bill_forms import BillKey, canonical, read_bill
 from callmeter_sinks.verify import verify
 from support.cli import callmeter
@@ -193,3 +196,16 @@ def test_refuses_what_is_not_said(embedded: Pipeline, written: Written) -> None:
         "bill", "import", bill, "--dir", embedded.directory, "--provider", "x", "--book"
     )
     assert (ran.code, "on which project" in ran.err) == (64, True)
+    tomorrow = written(f"date,model,usd,provider,project\n{DAY + timedelta(days=2)},m,1,x,x\n")
+    ran = callmeter("bill", "import", tomorrow, "--dir", embedded.directory, "--book")
+    assert (ran.code, "has not begun (UTC); nothing was booked" in ran.err) == (65, True)
+
+
+@pytest.mark.parametrize("hour", [0, 11, 12, 23])
+def test_a_difference_of_today_is_booked_at_a_time_that_has_come(hour: int) -> None:
+    day = date(2026, 11, 22)
+    now_us = int(datetime(2026, 11, 22, hour, 30, tzinfo=UTC).timestamp()) * 1_000_000
+    (line,) = BillRun("d" * 64, "p", 0).lines([BillRow(day, "x", "p", "m")], now_us)
+    cost = orjson.loads(line)
+    assert cost["started_us"] <= cost["ts_us"] == now_us
+    assert datetime.fromtimestamp(cost["started_us"] / 1e6, UTC).date() == day

@@ -6,8 +6,7 @@ is told may be stale or incomplete; what is written is right nevertheless, becau
 - starting the transactional producer fences every earlier owner before the state is read,
 - the state that is read is all that was ever committed,
 - a record below the position is skipped, and what lies between the position and a record is read
-from
-  the log before the record is processed.
+  from the log before the record is processed.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import click
 from callmeter.cli import options, tables, target
 from callmeter.cli.billruns import BillRun, bill_source
 from callmeter.cli.costruns import CostWriter
-from callmeter.errors import UsageError
+from callmeter.errors import DataError, UsageError
 from callmeter.money import format_usd
 from callmeter.replay.plan import Plan
 
@@ -76,6 +77,11 @@ def import_bill(
         raise UsageError("whose bill is it? give --provider, or a column provider")
     if book and not all(key.project for key in bill.amounts):
         raise UsageError("on which project is it to be booked? give --project, or a column project")
+    if book and bill.days[1] > datetime.now(UTC).date():
+        raise DataError(
+            f"the bill has an amount for {bill.days[1]}, which has not begun (UTC); nothing was "
+            "booked"
+        )
     writes = "bookings" if book else ""
     with target.correcting(directory, kafka_url, store_url, writes=writes) as (url, store, healthy):
         rows = reconcile(store, bill)

@@ -35,15 +35,16 @@ class BillRun(CostRun):
         self._digest = digest
 
     def lines(self, rows: Sequence[BillRow], now_us: int) -> list[bytes]:
-        """One ``cost`` event a difference, at the middle of its day."""
+        """One ``cost`` event a difference, at noon of its day (UTC), or now where noon is to come:
+        the meter refuses what lies ahead of the log.
+        """
         return [_encode(self._cost(row, now_us)) for row in rows]
 
     def _cost(self, row: BillRow, now_us: int) -> Cost:
         noon = datetime(row.day.year, row.day.month, row.day.day, 12, tzinfo=UTC)
-        noon_us = int(noon.timestamp()) * 1_000_000
         return Cost(
-            ts_us=max(now_us, noon_us),
-            started_us=noon_us,
+            ts_us=now_us,
+            started_us=min(int(noon.timestamp()) * 1_000_000, now_us),
             cost_pico=str(row.difference_pico),
             source="bill",
             provider=row.provider,
