@@ -7,10 +7,10 @@ Envelopes of 200 model calls lie in the log before a runtime starts; its time ru
 checkpoint to the last. ``--step count`` takes a step that does nothing in place of the meter: what
 is left is the runtime. CPU is that of the worker processes alone; Kafka's own is not counted. Kafka
 is Apache's, started for the run and stopped after it; ``CALLMETER_TEST_KAFKA`` names another.
-``× orjson`` is that CPU in ``orjson.loads`` of the same lines, timed before and after a run on the
-same machine: where other work or the host slows one, it slows the other. Behind each meter run a
-sink drains what was metered into a chDB store of its own (``… sink``): its CPU is the whole
-process's, the engine's included.
+``× orjson`` is that CPU in ``orjson.loads`` of such lines, timed ten times a second in the same
+process, read a second time: a host whose speed changes while it runs changes both.
+Behind each meter run a sink drains what was metered into a chDB store of its own (``… sink``): its
+CPU is the whole process's, the engine's included.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import cycle, islice
 from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,10 @@ from callmeter_sinks.source import MeteredSource, SqliteSource
 EVENTS = 200
 SOURCES = 256
 MODELS = (("openai", "gpt-4o"), ("openai", "gpt-4o-mini"), ("anthropic", "claude-sonnet-4-5"))
-#: log id, name: what a worker tells while it runs: (monotonic s, CPU s, events, checkpoints).
-Figures = tuple[float, float, int, int]
-#: events_per_s, cpu_us_per_event, transactions_per_s of one stage.
+#: What a worker tells while it runs: (monotonic s, CPU s, events, checkpoints, lines of the floor,
+#: their CPU s). Its own CPU is not among the CPU.
+Figures = tuple[float, float, int, int, int, float]
+#: events_per_s, cpu_us_per_event, transactions_per_s of one stage, and its ratio to the floor.
 Found = dict[str, float]
 
 
@@ -96,15 +98,43 @@ def make_factory(step: str) -> StepFactory:
     return lambda log_id, partition: PartitionMeter(log_id, partition, pricer)
 
 
-def floor_us(lines: Sequence[bytes]) -> float:
-    """CPU of ``orjson.loads`` of one line in microseconds, the median of 15 rounds."""
-    rounds = []
-    for _ in range(15):
-        began_s = time.process_time()
-        for line in lines:
-            orjson.loads(line)
-        rounds.append(time.process_time() - began_s)
-    return sorted(rounds)[7] / len(lines) * 1e6
+class Teller(threading.Thread):
+    """Takes the figures of this process ten times a second, and the floor beside them."""
+
+    def __init__(self, stats: RuntimeStats, tell: Callable[[Figures], None]) -> None:
+        super().__init__(daemon=True)
+        envelopes = make_envelopes(64, 0)
+        lines = [line for each in envelopes for line in (each.value or b"").splitlines()[1:]]
+        self._lines = cycle(lines)
+        self._stats = stats
+        self._tell = tell
+        self._own_s, self._floor_lines, self._floor_s = 0.0, 0, 0.0
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        while not self.over.wait(0.1):
+            self._take_floor()
+            self._tell(self.figures())
+            self._own_s = time.thread_time()
+
+    def figures(self) -> Figures:
+        now_s, cpu_s = time.monotonic(), time.process_time() - self._own_s
+        done = self._stats.events, self._stats.checkpoints
+        return now_s, cpu_s, *done, self._floor_lines, self._floor_s
+
+    def _take_floor(self) -> None:
+        """CPU of ``orjson.loads`` of the next lines, read a second time: from the cache."""
+        lines = list(islice(self._lines, EVENTS))
+        _load(lines)
+        began_s = time.thread_time()
+        _load(lines)
+        self._floor_s += time.thread_time() - began_s
+        self._floor_lines += EVENTS
+
+
+def _load(lines: Sequence[bytes]) -> None:
+    for line in lines:
+        orjson.loads(line)
 
 
 def make_envelopes(count: int, seed: int) -> list[NewRecord]:
@@ -160,11 +190,12 @@ def run_local(
         for at in range(0, len(envelopes), 100):
             log.append(envelopes[at : at + 100])
         runtime = LocalRuntime(log, make_factory(step))
-        began_s, began_cpu_s = time.perf_counter(), time.process_time()
+        teller = Teller(runtime.stats, lambda _: None)
+        teller.start()
+        began = teller.figures()
         runtime.drain()
-        seconds = time.perf_counter() - began_s
-        cpu_s = time.process_time() - began_cpu_s
-        metered = _figures(runtime.stats.events, seconds, cpu_s, runtime.stats.checkpoints)
+        metered = _between([(began, teller.figures())])
+        teller.over.set()
         if step != "meter":
             return metered, None
         return metered, drain(SqliteSource(log), Path(directory) / "store")
@@ -178,7 +209,7 @@ def drain(source: MeteredSource, directory: Path) -> Found:
         began_s, began_cpu_s = time.perf_counter(), time.process_time()
         stats = Sink(store, source).drain()
         seconds = time.perf_counter() - began_s
-        return _figures(stats.events, seconds, time.process_time() - began_cpu_s, stats.inserts)
+        return _rates(stats.events, seconds, time.process_time() - began_cpu_s, stats.inserts)
     finally:
         store.close()
 
@@ -227,14 +258,7 @@ async def _fill(settings: KafkaSettings, envelopes: Sequence[NewRecord], partiti
 def _worker(url: str, step: str, number: int, told: Queue[tuple[int, Figures]]) -> None:
     stats = RuntimeStats()
     collect_seldom()  # as the command does
-
-    def tell() -> None:
-        while True:
-            now = time.monotonic(), time.process_time()
-            told.put((number, (*now, stats.events, stats.checkpoints)))
-            time.sleep(0.1)
-
-    threading.Thread(target=tell, daemon=True).start()
+    Teller(stats, lambda figures: told.put((number, figures))).start()
     run_worker(url, lambda _: make_factory(step), stats=stats)
 
 
@@ -251,12 +275,23 @@ def _watch(told: Queue[tuple[int, Figures]], workers: int, events: int) -> dict[
             break
     if not first:
         raise SystemExit("one worker was through before the other began: more --envelopes")
-    seconds = max(f[0] for f in latest.values()) - min(f[0] for f in first.values())
-    done, cpu_s, checkpoints = (sum(latest[n][i] - first[n][i] for n in latest) for i in (2, 1, 3))
-    return _figures(done, seconds, cpu_s, checkpoints)
+    return _between([(first[number], latest[number]) for number in latest])
 
 
-def _figures(events: float, seconds: float, cpu_s: float, checkpoints: float) -> dict[str, float]:
+def _between(spans: Sequence[tuple[Figures, Figures]]) -> Found:
+    """What was done in all workers, each from its first figures to its last."""
+    seconds = max(last[0] for _, last in spans) - min(first[0] for first, _ in spans)
+    cpu_s, events, checkpoints, lines, floor_s = (
+        sum(last[at] - first[at] for first, last in spans) for at in range(1, 6)
+    )
+    found = _rates(events, seconds, cpu_s, checkpoints)
+    if lines:
+        found["floor_us"] = round(floor_s / lines * 1e6, 2)
+        found["ratio"] = round(cpu_s / events / (floor_s / lines), 2)
+    return found
+
+
+def _rates(events: float, seconds: float, cpu_s: float, checkpoints: float) -> Found:
     return {
         "events_per_s": round(events / seconds),
         "cpu_us_per_event": round(cpu_s / events * 1e6, 2),
@@ -277,16 +312,8 @@ def main() -> None:
     envelopes = make_envelopes(options.envelopes, options.seed)
     figures: dict[str, dict[str, float]] = {}
 
-    lines = [line for each in envelopes[:64] for line in (each.value or b"").splitlines()[1:]]
-    before_us = floor_us(lines)
-
     def show(name: str, found: Found) -> None:
         figures[name] = found
-        if not name.endswith("_sink"):
-            nonlocal before_us
-            after_us = floor_us(lines)
-            found["ratio"] = round(found["cpu_us_per_event"] * 2 / (before_us + after_us), 2)
-            before_us = after_us
         ratio = f"{found['ratio']:6.2f} × orjson" if "ratio" in found else " " * 15
         print(
             f"{name:26}{found['events_per_s']:12,.0f} events/s {found['cpu_us_per_event']:8.2f} "
