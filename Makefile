@@ -46,7 +46,7 @@ lock: $(ALL) ## Write requirements.lock anew (ARGS=--upgrade to move versions)
 	@! grep -nE '://|^--' requirements.lock || { echo "the lock names a host" >&2; exit 1; }
 
 kafka-libs: $(ALL) ## Fetch Apache Kafka's jars into deploy/kafka/libs (Java 17, Maven)
-	$(BIN)/python -m callmeter.log.kafka_jars
+	$(BIN)/python -m callmeter.log.kafka_archive
 
 # --- judge -----------------------------------------------------------------------------------
 

@@ -51,7 +51,7 @@ from callmeter_processors.runtime.stats import RuntimeStats
 from callmeter_processors.runtime.worker import run_worker
 from callmeter_processors.step import Checkpoint, Output, StepFactory
 from callmeter_sinks.clickhouse.migrate import migrate
-from callmeter_sinks.clickhouse.store import open_store
+from callmeter_sinks.clickhouse.opening import open_store
 from callmeter_sinks.sink import Sink
 from callmeter_sinks.source import MeteredSource, SqliteSource
 

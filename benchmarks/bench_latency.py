@@ -35,8 +35,9 @@ from callmeter.embedded import running
 from callmeter.errors import CallmeterError
 from callmeter.schema.budgets import Budget
 from callmeter.schema.status import BudgetStatus
-from callmeter.sdk.budget.feeds import Feed, HttpFeed
-from callmeter.sdk.budget.kafka import KafkaFeed
+from callmeter.sdk.budget.feed import Feed
+from callmeter.sdk.budget.http_feed import HttpFeed
+from callmeter.sdk.budget.kafka_feed import KafkaFeed
 
 TARGET_S = 1.0
 PROBES_PER_S = 20

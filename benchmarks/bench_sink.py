@@ -30,7 +30,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from callmeter.log.record import LogRecord, NewRecord
 from callmeter.log.sqlite_log import SqliteLog
 from callmeter_sinks.clickhouse.migrate import migrate
-from callmeter_sinks.clickhouse.store import Store, open_store
+from callmeter_sinks.clickhouse.opening import open_store
+from callmeter_sinks.clickhouse.store import Store
 from callmeter_sinks.ranges import RangeLimits
 from callmeter_sinks.rows import LANDING_COLUMNS, landing_block, parse
 from callmeter_sinks.sink import Sink

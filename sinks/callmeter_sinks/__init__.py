@@ -11,12 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from callmeter_sinks.clickhouse.migrate import check_schema, migrate
-    from callmeter_sinks.clickhouse.store import (
-        PermanentStoreError,
-        Store,
-        StoreBusyError,
-        open_store,
-    )
+    from callmeter_sinks.clickhouse.opening import open_store
+    from callmeter_sinks.clickhouse.store import PermanentStoreError, Store, StoreBusyError
     from callmeter_sinks.queries import Queries
     from callmeter_sinks.verify import VerifyResult
 
@@ -28,7 +24,7 @@ _HOMES = {
     "VerifyResult": "verify",
     "check_schema": "clickhouse.migrate",
     "migrate": "clickhouse.migrate",
-    "open_store": "clickhouse.store",
+    "open_store": "clickhouse.opening",
 }
 
 __all__ = [

@@ -24,7 +24,7 @@ from callmeter.log.kafka_settings import KafkaSettings
 from callmeter.log.kafka_state import publish
 from callmeter.schema.budgets import encode_budget
 from callmeter.schema.status import BudgetStatus, decode_status
-from callmeter_sinks.clickhouse.store import open_store
+from callmeter_sinks.clickhouse.opening import open_store
 from support.alert_receiver import AlertReceiver, Answer, Received
 from support.chaos import ChaosRun
 from support.metered import Truth

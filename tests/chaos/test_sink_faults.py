@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from callmeter_sinks.clickhouse.store import open_store
+from callmeter_sinks.clickhouse.opening import open_store
 from support.chaos import ChaosRun
 from support.metered import MeteredStream, Truth
 from support.stored import append, expected, sqlite_log, stored

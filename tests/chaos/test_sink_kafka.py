@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from callmeter_sinks.backoff import Patience
-from callmeter_sinks.clickhouse.store import Store, open_store
+from callmeter_sinks.clickhouse.opening import open_store
+from callmeter_sinks.clickhouse.store import Store
 from support.chaos import ChaosRun
 from support.kafka_server import Broker
 from support.metered_topic import Feeder, MeteredTopic

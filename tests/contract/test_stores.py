@@ -16,8 +16,9 @@ import pytest
 
 from callmeter.errors import ConfigError, UnreachableError, UsageError
 from callmeter_sinks.clickhouse.chdb_store import ChdbStore
+from callmeter_sinks.clickhouse.opening import open_store
 from callmeter_sinks.clickhouse.shim import ShimServer
-from callmeter_sinks.clickhouse.store import PermanentStoreError, Store, open_store
+from callmeter_sinks.clickhouse.store import PermanentStoreError, Store
 
 AWKWARD = [
     "it's", "a\\b", "\t\n\r\0", "{x:String}", "%s %(x)s", "é漢😀", "'; DROP TABLE t --", "\\N",

@@ -86,7 +86,7 @@ def test_a_store_from_a_newer_version_is_not_written(tmp_path: Path) -> None:
     small.write_text("\n".join(TRACE.read_text().splitlines()[:3]))
     assert callmeter("replay", small, "--dir", tmp_path / "d").code == 0
     newer = (
-        "import sys; from callmeter_sinks.clickhouse.store import open_store\n"
+        "import sys; from callmeter_sinks.clickhouse.opening import open_store\n"
         "store = open_store('chdb:' + sys.argv[1])\n"
         'store.command("INSERT INTO schema_migrations (version, name, checksum, state, program)'
         " VALUES (9999, 'later', 'x', 'done', '99.0')\")\n"

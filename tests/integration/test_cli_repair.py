@@ -9,7 +9,7 @@ import pytest
 from callmeter.embedded import LOG_FILE, STORE_DIRECTORY, Embedded
 from callmeter.log.dirlock import DirectoryLock
 from callmeter.log.sqlite_log import SqliteLog
-from callmeter_sinks.clickhouse.store import open_store
+from callmeter_sinks.clickhouse.opening import open_store
 from support.cli import callmeter
 from support.wire_producer import CALLS, WireProducer, send
 

@@ -15,8 +15,9 @@ from callmeter.cli.app import run
 from callmeter.errors import CannotWriteError, UsageError
 from callmeter.log.sqlite_log import SqliteLog
 from callmeter_sinks.clickhouse.chdb_store import ChdbStore
+from callmeter_sinks.clickhouse.opening import open_store
 from callmeter_sinks.clickhouse.shim import ShimServer
-from callmeter_sinks.clickhouse.store import PermanentStoreError, Store, open_store
+from callmeter_sinks.clickhouse.store import PermanentStoreError, Store
 from callmeter_sinks.queries import Queries
 from callmeter_sinks.sink import Sink
 from callmeter_sinks.source import SqliteSource

@@ -11,7 +11,8 @@ import pytest
 
 from callmeter.embedded import STORE_DIRECTORY, Embedded
 from callmeter_sinks.audit import AuditReader
-from callmeter_sinks.clickhouse.store import Store, open_store
+from callmeter_sinks.clickhouse.opening import open_store
+from callmeter_sinks.clickhouse.store import Store
 from callmeter_sinks.verify import verify
 from support.cli import callmeter
 from support.wire_producer import WireProducer, send

@@ -22,9 +22,10 @@ from callmeter.errors import CallmeterError, ConfigError, UsageError
 from callmeter.pricing.own import parse_own_prices
 from callmeter.schema.budgets import Budget
 from callmeter_sinks.clickhouse.chdb_store import ChdbStore
+from callmeter_sinks.clickhouse.opening import open_store
 from callmeter_sinks.clickhouse.retention import apply_retention
 from callmeter_sinks.clickhouse.shim import ShimServer
-from callmeter_sinks.clickhouse.store import PermanentStoreError, open_store
+from callmeter_sinks.clickhouse.store import PermanentStoreError
 from callmeter_sinks.queries import Queries, repricing
 from callmeter_sinks.queries.opening import Origins, opening_spend
 from support.ledger import LOG, Book, us

@@ -19,7 +19,8 @@ from callmeter.log.kafka_admin import apply_topics
 from callmeter.log.kafka_settings import KafkaSettings
 from callmeter.log.kafka_state import publish
 from callmeter.schema.budgets import encode_budget
-from callmeter_sinks.clickhouse.store import Store, open_store
+from callmeter_sinks.clickhouse.opening import open_store
+from callmeter_sinks.clickhouse.store import Store
 from callmeter_sinks.verify import verify
 from support.kafka_server import Broker
 from support.older_release import OLDER_FORMAT

@@ -18,7 +18,7 @@ from callmeter.log.record import NewRecord
 from callmeter.schema.budgets import Budget, encode_budget
 from callmeter.schema.status import BudgetStatus, status_key
 from callmeter.schema.windows import window_at
-from callmeter.sdk.budget.kafka import KafkaFeed
+from callmeter.sdk.budget.kafka_feed import KafkaFeed
 from callmeter.sdk.budget.shared import SharedBudget
 from support.kafka_server import Broker
 

@@ -14,7 +14,7 @@ from callmeter.log.kafka_admin import apply_topics
 from callmeter.log.kafka_settings import KafkaSettings
 from callmeter.log.kafka_transaction import TransactionWriter
 from callmeter.log.record import NewRecord
-from callmeter_sinks.clickhouse.store import open_store
+from callmeter_sinks.clickhouse.opening import open_store
 from callmeter_sinks.queries import Queries
 from support.cli import callmeter, query, started
 from support.kafka_server import Broker

@@ -18,7 +18,8 @@ from callmeter.schema.envelope import Header, encode
 from callmeter_processors.meter import PartitionMeter
 from callmeter_processors.runtime.local import LocalRuntime
 from callmeter_sinks.clickhouse.migrate import migrate
-from callmeter_sinks.clickhouse.store import Store, open_store
+from callmeter_sinks.clickhouse.opening import open_store
+from callmeter_sinks.clickhouse.store import Store
 from callmeter_sinks.sink import Sink
 from callmeter_sinks.source import SqliteSource
 

@@ -12,8 +12,8 @@ import pytest
 from callmeter.errors import UnreachableError
 from callmeter_sinks.clickhouse.chdb_store import ChdbStore
 from callmeter_sinks.clickhouse.migrate import migrate
+from callmeter_sinks.clickhouse.opening import open_store
 from callmeter_sinks.clickhouse.shim import ShimServer
-from callmeter_sinks.clickhouse.store import open_store
 from callmeter_sinks.ranges import RangeLimits
 from callmeter_sinks.sink import Sink
 from callmeter_sinks.source import SqliteSource

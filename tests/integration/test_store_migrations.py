@@ -12,10 +12,11 @@ from callmeter.errors import ConfigError, NewerSchemaError
 from callmeter_sinks.clickhouse import shard_book
 from callmeter_sinks.clickhouse.chdb_store import ChdbStore
 from callmeter_sinks.clickhouse.migrate import State, check_schema, migrate
+from callmeter_sinks.clickhouse.opening import open_store
 from callmeter_sinks.clickhouse.read_side import read_statements, read_tables
 from callmeter_sinks.clickhouse.shim import ShimServer
 from callmeter_sinks.clickhouse.sql_files import Deployment, SqlFile, shipped
-from callmeter_sinks.clickhouse.store import PermanentStoreError, open_store
+from callmeter_sinks.clickhouse.store import PermanentStoreError
 
 GOOD = SqlFile(
     1, "one", "CREATE TABLE IF NOT EXISTS m1 ${CL} (k Int8) ENGINE = ${R}MergeTree ORDER BY k;"

@@ -13,8 +13,9 @@ import pytest
 
 from callmeter.errors import ConfigError
 from callmeter_sinks.clickhouse.chdb_store import ChdbStore
+from callmeter_sinks.clickhouse.opening import open_store
 from callmeter_sinks.clickhouse.shim import ShimServer
-from callmeter_sinks.clickhouse.store import PermanentStoreError, Store, open_store
+from callmeter_sinks.clickhouse.store import PermanentStoreError, Store
 
 
 @pytest.fixture(scope="module")

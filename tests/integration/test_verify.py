@@ -11,8 +11,8 @@ import pytest
 
 from callmeter_sinks.checks import outcome
 from callmeter_sinks.clickhouse.chdb_store import ChdbStore
+from callmeter_sinks.clickhouse.opening import open_store
 from callmeter_sinks.clickhouse.shim import ShimServer
-from callmeter_sinks.clickhouse.store import open_store
 from callmeter_sinks.verify import VerifyResult, verify
 from support.ledger import LOG, Book, us
 from support.metered import MeteredStream

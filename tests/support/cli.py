@@ -69,7 +69,7 @@ def query(directory: Path, sql: str) -> list[list[Any]]:
     """Ask the embedded store of a directory at rest, in a process of its own (one engine each)."""
     code = (
         "import sys, orjson\n"
-        "from callmeter_sinks.clickhouse.store import open_store\n"
+        "from callmeter_sinks.clickhouse.opening import open_store\n"
         "store = open_store('chdb:' + sys.argv[1])\n"
         "rows = store.query(sys.argv[2]).rows\n"
         "sys.stdout.buffer.write(orjson.dumps(rows, default=str))\n"

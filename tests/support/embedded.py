@@ -16,7 +16,8 @@ from uuid import uuid4
 import pytest
 
 from callmeter.embedded import running
-from callmeter_sinks.clickhouse.store import Store, open_store
+from callmeter_sinks.clickhouse.opening import open_store
+from callmeter_sinks.clickhouse.store import Store
 from callmeter_sinks.progress import arrived
 from callmeter_sinks.queries import Queries
 from support.cli import started

@@ -73,7 +73,7 @@ def _reader(store_url: str | None, stack: ExitStack) -> Queries | None:
     """Questions to a store, which is closed with the stack; None without one."""
     if store_url is None:
         return None
-    from callmeter_sinks.clickhouse.store import open_store
+    from callmeter_sinks.clickhouse.opening import open_store
     from callmeter_sinks.queries import Queries
 
     store = open_store(store_url)

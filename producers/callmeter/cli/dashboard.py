@@ -63,7 +63,7 @@ def command(
     from callmeter.collector.keywatch import KeyWatch
     from callmeter.collector.listening import certificate_of
     from callmeter.embedded import reading_access
-    from callmeter_sinks.clickhouse.store import open_store
+    from callmeter_sinks.clickhouse.opening import open_store
     from callmeter_sinks.dashboard import dashboard_app, serve
 
     keys = KeyRing.parse((), read_keys)

@@ -31,7 +31,7 @@ def pipeline(home: Path, *, quiet: bool) -> Iterator[tuple[str, Store, Callable[
     from callmeter.log.kafka_admin import apply_topics
     from callmeter.log.kafka_server import KafkaServer
     from callmeter.log.kafka_settings import KafkaSettings
-    from callmeter_sinks.clickhouse.store import open_store
+    from callmeter_sinks.clickhouse.opening import open_store
 
     def say(what: str) -> None:
         if not quiet:

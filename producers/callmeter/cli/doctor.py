@@ -150,7 +150,7 @@ class Places:
         if url is None:
             return
         from callmeter.cli.doctor_store import look_at_store
-        from callmeter_sinks.clickhouse.store import open_store
+        from callmeter_sinks.clickhouse.opening import open_store
 
         try:
             store = open_store(url)

@@ -160,7 +160,7 @@ def _verify(places: Places, ward: Ward, *, tries: int) -> bool:
     url = places.store_to_ask()
     if url is None:
         return True
-    from callmeter_sinks.clickhouse.store import open_store
+    from callmeter_sinks.clickhouse.opening import open_store
     from callmeter_sinks.verify import verify
 
     began_s, now = time.monotonic(), datetime.now(UTC)

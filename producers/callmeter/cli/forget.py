@@ -74,8 +74,8 @@ def command(
 @contextmanager
 def _store(directory: Path | None, store_url: str | None) -> Iterator[tuple[Store, Shards]]:
     """A store that may be written to: what is read, and its shards, which may be one."""
+    from callmeter_sinks.clickhouse.opening import open_shards, open_store
     from callmeter_sinks.clickhouse.sharding import Shards
-    from callmeter_sinks.clickhouse.store import open_shards, open_store
 
     if directory is not None and store_url is not None:
         raise UsageError("give --dir or --store, not both")

@@ -42,8 +42,8 @@ def command(
     """
     from callmeter_sinks.clickhouse.migrate import migrate
     from callmeter_sinks.clickhouse.migrate_shards import migrate_shards
+    from callmeter_sinks.clickhouse.opening import open_shards
     from callmeter_sinks.clickhouse.retention import apply_retention
-    from callmeter_sinks.clickhouse.store import open_shards
 
     if store_url is None:
         raise UsageError("which store? give --store URL, or set CALLMETER_STORE")
@@ -83,7 +83,7 @@ def command(
 def _look_through(store_url: str) -> None:
     """That the read side reaches every shard, and each once."""
     from callmeter_sinks.clickhouse.migrate import check_schema
-    from callmeter_sinks.clickhouse.store import open_store
+    from callmeter_sinks.clickhouse.opening import open_store
 
     reading = open_store(store_url)
     try:

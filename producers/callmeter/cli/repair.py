@@ -90,8 +90,8 @@ def _places(
     directory: Path | None, kafka_url: str | None, store_url: str | None
 ) -> Iterator[tuple[Shards, MeteredSource]]:
     """Store and log, with nobody else in an embedded directory."""
+    from callmeter_sinks.clickhouse.opening import open_shards
     from callmeter_sinks.clickhouse.sharding import Shards
-    from callmeter_sinks.clickhouse.store import open_shards
 
     if kafka_url is not None:
         if directory is not None or store_url is None:

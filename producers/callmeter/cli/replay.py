@@ -151,7 +151,7 @@ def destination(
         yield url or kafka_url or "", None, lambda: None
         return
     from callmeter.embedded import Embedded, running
-    from callmeter_sinks.clickhouse.store import open_store
+    from callmeter_sinks.clickhouse.opening import open_store
 
     home = directory or Path(options.DEFAULT_DIR)
     owner = running(home)

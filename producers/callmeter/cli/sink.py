@@ -54,8 +54,8 @@ def command(
     from callmeter.log.kafka_settings import KafkaSettings
     from callmeter_sinks.clickhouse.chdb_store import ChdbStore
     from callmeter_sinks.clickhouse.migrate import check_schema, migrate
+    from callmeter_sinks.clickhouse.opening import open_shards
     from callmeter_sinks.clickhouse.shim import ShimServer
-    from callmeter_sinks.clickhouse.store import open_shards
     from callmeter_sinks.group import SinkGroup
     from callmeter_sinks.sink import Sink
     from callmeter_sinks.streams import STREAMS

@@ -21,7 +21,7 @@ def reading(directory: Path | None, store_url: str | None) -> Iterator[Store]:
 
     Raises ``ConfigError`` when there is nothing to read, and what opening the store raises.
     """
-    from callmeter_sinks.clickhouse.store import open_store
+    from callmeter_sinks.clickhouse.opening import open_store
 
     store = open_store(_url(directory, store_url))
     try:

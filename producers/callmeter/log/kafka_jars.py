@@ -2,8 +2,7 @@
 
 ``deploy/kafka`` of a checkout is a Kafka *home*: ``pom.xml`` lists the jars, ``libs/`` receives
 them (46 files, 43 MB), ``server.properties`` is the template the launcher fills in. Needs Java 17
-and Maven on PATH. ``python -m callmeter.log.kafka_jars`` fetches, prints where they are, and has
-their classes written down, so that brokers start sooner.
+and Maven on PATH.
 """
 
 from __future__ import annotations
@@ -13,10 +12,9 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
-from callmeter.errors import CallmeterError, ConfigError, UnreachableError
+from callmeter.errors import ConfigError, UnreachableError
 
 _COMPLETE = ".complete"
 _FETCH_TIMEOUT_S = 600.0
@@ -94,27 +92,3 @@ def _is_complete(home: Path) -> bool:
 
 def _digest(home: Path) -> str:
     return hashlib.sha256((home / "pom.xml").read_bytes()).hexdigest()
-
-
-def main() -> int:
-    """Fetch, print the directory; one line and the documented exit code if it cannot."""
-    from callmeter.log.kafka_archive import write_archive  # it stands on this module
-
-    try:
-        home = kafka_home()
-        libs = fetch_jars(home)
-    except CallmeterError as exc:
-        sys.stderr.write(f"callmeter: {exc}\n")
-        return exc.exit_code
-    try:
-        write_archive(home)
-    except CallmeterError as exc:  # brokers start without, only later
-        sys.stderr.write(f"callmeter: Kafka's classes were not written down: {exc}\n")
-    jars = sorted(libs.glob("*.jar"))
-    size_mb = sum(jar.stat().st_size for jar in jars) / 1e6
-    sys.stdout.write(f"{len(jars)} jars, {size_mb:.0f} MB in {libs}\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

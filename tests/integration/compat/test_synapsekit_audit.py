@@ -14,7 +14,8 @@ from callmeter.compat.synapsekit import AuditLog
 from callmeter.embedded import running
 from callmeter.errors import UsageError
 from callmeter_sinks.audit import AuditReader
-from callmeter_sinks.clickhouse.store import PermanentStoreError, open_store
+from callmeter_sinks.clickhouse.opening import open_store
+from callmeter_sinks.clickhouse.store import PermanentStoreError
 from support.cli import started
 from support.synapsekit_stored import Stored, stored
 

@@ -8,7 +8,7 @@ from callmeter.clock import Clock
 from callmeter.errors import ConfigError
 from callmeter.sdk import lifecycle
 from callmeter.sdk.budget.calls import WATCH
-from callmeter.sdk.budget.feeds import Follower, feed_for
+from callmeter.sdk.budget.follower import Follower, feed_for
 from callmeter.sdk.budget.shared import SharedBudget
 from callmeter.sdk.client import Client
 from callmeter.sdk.containment import logger

@@ -10,7 +10,7 @@ from callmeter.clock import ManualClock
 from callmeter.schema.budgets import Budget
 from callmeter.schema.status import BudgetStatus, Previous
 from callmeter.schema.windows import window_at
-from callmeter.sdk.budget.feeds import take_event
+from callmeter.sdk.budget.http_feed import take_event
 from callmeter.sdk.budget.limit import Refusal
 from callmeter.sdk.budget.scope import Facts
 from callmeter.sdk.budget.shared import STALE_AFTER_S, SharedBudget

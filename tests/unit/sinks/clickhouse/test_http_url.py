@@ -7,7 +7,7 @@ import pytest
 
 from callmeter.errors import ConfigError
 from callmeter_sinks.clickhouse.http_url import HttpUrl
-from callmeter_sinks.clickhouse.store import open_shards, open_store
+from callmeter_sinks.clickhouse.opening import open_shards, open_store
 
 SECRET = "hunter2"
 
