@@ -64,8 +64,9 @@ def verify(
     controls, explained = check_controls(store, period, kept_from)
     ledger, removed = check_ledger(store, period, kept_from)
     queries = Queries(store)
-    gaps = queries.gaps(since=since)
-    counters, older = check_counters(queries.sources(since=since), gaps)
+    gaps, counters, older = check_counters(
+        lambda: (queries.gaps(since=since), queries.sources(since=since))
+    )
     return VerifyResult(
         [*rollups, *controls, *ledger, *counters],
         gaps,

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from datetime import datetime
 from functools import partial
 
@@ -47,37 +47,48 @@ def check_ledger(
 
 
 def check_counters(
-    sources: list[SourceRow], gaps: list[Gap]
-) -> tuple[list[Check], list[Unverifiable]]:
+    ask: Callable[[], tuple[list[Gap], list[SourceRow]]],
+) -> tuple[list[Gap], list[Check], list[Unverifiable]]:
     """What each source says it accepted is what arrived, what its gaps held, and what it dropped.
+
+    ``ask`` reads gaps and sources, which are two statements: what arrives between them is a
+    difference for a moment only. The gaps returned are those of the last look.
 
     Headers count drops before and after an event had a number together, and the latter are in gaps
     too: so drops may explain what is left, up to as many as the source itself tells of.
     """
+    gaps: list[Gap] = []
+
+    def look() -> Comparison:
+        nonlocal gaps
+        gaps, sources = ask()
+        return _counters(sources, gaps)
+
+    checks = settled(look).checks()
+    unverifiable = [
+        Unverifiable(f"the first envelopes of source {name}", "older than the ledger")
+        for name in sorted({gap.source for gap in gaps if gap.removed})
+    ]
+    return gaps, checks, unverifiable
+
+
+def _counters(sources: list[SourceRow], gaps: list[Gap]) -> Comparison:
     lost: dict[str, int] = {}
     removed = {gap.source for gap in gaps if gap.removed}
     for gap in gaps:
         lost[gap.source] = lost.get(gap.source, 0) + gap.events
     known = [row for row in sources if row.source not in removed]
     explained: dict[str, int] = {}
-    differing = []
+    differing: set[Hashable] = set()
     for row in known:
         left = row.accepted - row.stored - lost.get(row.source, 0)
         explained[row.source] = min(max(left, 0), sum(row.dropped.values()))
         if left != explained[row.source]:
-            differing.append(row.source)
-    check = Check(
-        "events by the headers' counters, less gaps",
-        sum(row.stored for row in known),
-        sum(row.accepted - lost.get(row.source, 0) - explained[row.source] for row in known),
-        len(differing),
-        tuple(differing[:20]),
-    )
-    unverifiable = [
-        Unverifiable(f"the first envelopes of source {name}", "older than the ledger")
-        for name in sorted(removed)
-    ]
-    return [check], unverifiable
+            differing.add(row.source)
+    what = "events by the headers' counters, less gaps"
+    stored = sum(row.stored for row in known)
+    said = sum(row.accepted - lost.get(row.source, 0) - explained[row.source] for row in known)
+    return Comparison({what: (stored, said)}, {what: differing})
 
 
 def _table(store: Store, table: str, lines: str, period: Period) -> Comparison:

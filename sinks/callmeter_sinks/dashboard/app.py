@@ -141,9 +141,13 @@ def _page(make: PageMaker) -> _Handler:
         now = dashboard.now()
         try:
             view = View.of(request.query, reader, now)
-            # First, so that what comes in while the page is made is newer than what it has seen.
-            seen = await dashboard.look()
-            made = await make(Asked(dashboard, request, reader, view, now))
+            with dashboard.reading.turns.page():
+                # First: what comes in while the page is made is newer than what it has seen.
+                seen = await dashboard.look()
+                made = await make(Asked(dashboard, request, reader, view, now))
+                if not isinstance(made, Page):
+                    return made
+                common = await _common(dashboard, request, reader, view)
         except UsageError as exc:
             return _problem(request, 400, "That cannot be shown", str(exc))
         except UnreachableError as exc:
@@ -152,11 +156,8 @@ def _page(make: PageMaker) -> _Handler:
         except CallmeterError as exc:
             logger.warning("%s: %s", request.path, exc)
             return _problem(request, 502, "The store refused the question", str(exc))
-        if isinstance(made, Page):
-            common = await _common(dashboard, request, reader, view)
-            common["seen"] = seen
-            return rendering.html(made.template, {**common, **made.context}, made.status)
-        return made
+        told = {**common, "seen": seen, **made.context}
+        return rendering.html(made.template, told, made.status)
 
     return _guarded(answer)
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from callmeter_sinks.clickhouse.store import Store
+from callmeter_sinks.dashboard.turns import Turns
 from callmeter_sinks.queries import Queries
 
 T = TypeVar("T")
@@ -29,6 +30,7 @@ class Reading:
 
     def __init__(self, store: Store, *, keep_s: float = 1.0) -> None:
         self.queries = Queries(store)
+        self.turns = Turns()
         self._keep_s = keep_s
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="callmeter-dashboard")
         self._asked: _Table = OrderedDict()
@@ -65,10 +67,19 @@ class Reading:
             table.popitem(last=False)
         return await asyncio.shield(future)
 
+    async def behind_pages(self, question: Callable[[Store], T]) -> T:
+        """The answer to something long, which lets pages go first before each of its statements."""
+        store = self.turns.behind(self.queries.store)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, question, store)
+
     def forget(self) -> None:
         """Give no answer again that was asked for until now: the store has changed since."""
         self._asked.clear()
 
     def close(self) -> None:
-        """No more questions; those in hand are waited for, since the store closes next."""
+        """No more questions; those in hand are waited for, since the store closes next.
+
+        What lets pages go first ends before its next statement.
+        """
+        self.turns.stop()
         self._threads.shutdown(wait=True, cancel_futures=True)

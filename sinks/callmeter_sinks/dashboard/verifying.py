@@ -15,7 +15,8 @@ from callmeter_sinks.verify import VerifyResult, verify
 logger = logging.getLogger("callmeter.dashboard")
 
 #: A look at the page verifies again what is older than this, over the newest of the past; whoever
-#: asks for it gets a day. An embedded engine answers one question at a time, so pages wait for it.
+#: asks for it gets a day. An embedded engine answers one question at a time, so a run lets pages go
+#: first.
 AGAIN_AFTER = timedelta(minutes=10)
 LOOKED = timedelta(hours=1)
 #: The page that is looked at asks its own questions first.
@@ -73,9 +74,7 @@ class Verifying:
         began = self._now()
         since = began - covered
         try:
-            result = await self._reading.ask(
-                ("verify", began), lambda queries: verify(queries.store, since)
-            )
+            result = await self._reading.behind_pages(lambda store: verify(store, since))
             self.last = Outcome(began, self._now(), since, result)
         except CallmeterError as exc:
             logger.warning("verify did not end: %s", exc)

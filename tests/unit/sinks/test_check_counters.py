@@ -6,11 +6,18 @@ from datetime import UTC, datetime
 
 import pytest
 
+from callmeter_sinks.checks import outcome
 from callmeter_sinks.checks.ledger import check_counters
 from callmeter_sinks.queries.books import Gap, SourceRow
 
 AT = datetime(2026, 11, 1, tzinfo=UTC)
 SOURCE = "01912d68-783e-7a03-8467-5661c1243ad4"
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Differences are looked at again without waiting."""
+    monkeypatch.setattr(outcome, "PAUSE_S", 0.0)
 
 
 def row(accepted: int, stored: int, dropped: dict[str, int]) -> SourceRow:
@@ -35,6 +42,16 @@ def test_what_is_missing_is_explained_or_differs(
     accepted: int, stored: int, dropped: dict[str, int], gap: int, equal: bool
 ) -> None:
     gaps = [Gap(SOURCE, "p", "s", 1, 1, 1, gap, False)] if gap else []
-    (check,), _ = check_counters([row(accepted, stored, dropped)], gaps)
+    told, (check,), _ = check_counters(lambda: (gaps, [row(accepted, stored, dropped)]))
+    assert told == gaps
     assert check.equal is equal
     assert check.examples == (() if equal else (SOURCE,))
+
+
+def test_a_gap_that_closes_between_the_two_statements_is_no_difference() -> None:
+    open_gap = [Gap(SOURCE, "p", "s", 1, 1, 1, 10, False)]
+    looks = [(open_gap, [row(100, 100, {})]), ([], [row(100, 100, {})])]
+    told, (check,), _ = check_counters(lambda: looks.pop(0))
+    assert check.equal
+    assert (check.raw, check.rollups) == (100, 100)
+    assert told == []
