@@ -65,12 +65,12 @@ _NO_LATENCIES: dict[str, Any] = dict.fromkeys(
 class Watched:
     """A store that keeps the engine's settings for it, and what it was asked."""
 
+    embedded = True
+
     def __init__(self, store: Store, use: str = "1") -> None:
         self._store = store
         self._settings = {"optimize_use_projections": use}
         self.asked: list[tuple[str, Mapping[str, Any] | None]] = []
-
-    embedded = True
 
     def query(
         self,
