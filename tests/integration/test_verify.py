@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import orjson
 import pytest
 
-from callmeter_sinks.checks import outcome
+from callmeter_sinks.checks import outcome, rollups
 from callmeter_sinks.clickhouse.chdb_store import ChdbStore
 from callmeter_sinks.clickhouse.opening import open_store
 from callmeter_sinks.clickhouse.shim import ShimServer
@@ -89,6 +89,31 @@ def test_streams_of_many_partitions_and_months_are_equal(store: ChdbStore) -> No
     by_what = {check.what: check for check in result.checks}
     assert by_what["latency histogram"].raw > 100
     assert by_what["latency histogram"].raw == by_what["latency_count"].raw
+
+
+def test_days_of_many_rows_are_read_piece_by_piece_with_the_same_answer(
+    store: ChdbStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    land(store, book().take())
+    for where in ("model = 'b'", "start >= '2026-03-02 00:00:00'"):
+        store.command(f"INSERT INTO rollup_1m SELECT * FROM rollup_1m AS r WHERE {where}")
+    longest = []
+
+    def raw_against(store: ChdbStore, piece: rollups._Chunk, suffix: str) -> outcome.Comparison:
+        longest.append(piece.until - piece.since)
+        return whole(store, piece, suffix)
+
+    whole = rollups._raw_against
+    monkeypatch.setattr(rollups, "_raw_against", raw_against)
+    since = datetime(2026, 3, 1, 11, 59, tzinfo=UTC)
+    at_once = verify(store, since).to_json()
+    assert max(longest) > timedelta(days=1)
+    longest.clear()
+    monkeypatch.setattr(rollups, "PIECE_ROWS", 1)
+    assert verify(store, since).to_json() == at_once
+    assert max(longest) <= timedelta(hours=8)
+    wrong = next(check for check in at_once["checks"] if check["what"] == "calls")
+    assert wrong["differing"] > 1
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,13 @@ from callmeter.schema.histogram import PER_DOUBLING
 from callmeter_sinks.checks.outcome import Check, Comparison, Unverifiable, settled
 from callmeter_sinks.checks.two_sides import Side, compare
 from callmeter_sinks.clickhouse.store import Store
-from callmeter_sinks.queries.dimensions import ROLLUP_DIMENSIONS, Binding, Period, epoch_us
+from callmeter_sinks.queries.dimensions import ROLLUP_DIMENSIONS, Binding, Period, epoch_us, floor
 
-#: Raw rows that one statement groups: bounds memory whatever the length of the period.
+#: Rows of the days that are compared together, whatever the length of the period.
 CHUNK_ROWS = 2_000_000
+#: Raw rows that one statement groups by minute, about: bounds its memory, and how long an engine in
+#: this process answers nobody else. Each statement looks through every part again, so not fewer.
+PIECE_ROWS = 700_000
 
 _MEASURES = {
     "calls": "sum",
@@ -36,15 +39,17 @@ _MEASURES = {
     "ttft_count": "sum",
 }
 _DIMS = ", ".join(ROLLUP_DIMENSIONS)
+_HOUR = timedelta(hours=1)
 _DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """Half-open; both on whole days but at the ends of the period."""
+    """Half-open; both on whole days but at the ends of the period. With how many rows it holds."""
 
     since: datetime
     until: datetime
+    rows: int = 0
 
     def sql(self, column: str, binding: Binding) -> str:
         return " AND ".join(Period(self.since, self.until).sql(column, binding))
@@ -69,7 +74,8 @@ def check_rollups(
             continue
         minutes = minutes_from is None or chunk.since >= minutes_from
         base = "1m" if minutes else "1h"
-        totals.add(settled(partial(_raw_against, store, chunk, base)))
+        for piece in _pieces(chunk):
+            totals.add(settled(partial(_raw_against, store, piece, base)))
         for name in ("latency", "ttft"):
             totals.add(settled(partial(_histograms, store, chunk, name, base)))
         for name, suffix, window in (("hours", "1h", 3600), ("days", "1d", 86400)):
@@ -103,18 +109,33 @@ def _chunks(store: Store, period: Period) -> Iterator[_Chunk]:
     rows = 0
     for day, count in answer.rows:
         if first is not None and last is not None and rows + count > CHUNK_ROWS:
-            yield _clipped(first, last, period)
+            yield _clipped(first, last, period, rows)
             first, rows = None, 0
         first = first or day
         last, rows = day, rows + count
     if first is not None and last is not None:
-        yield _clipped(first, last, period)
+        yield _clipped(first, last, period, rows)
 
 
-def _clipped(first: datetime, last: datetime, period: Period) -> _Chunk:
+def _clipped(first: datetime, last: datetime, period: Period, rows: int) -> _Chunk:
     since = first if period.since is None else max(first, period.since)
     until = last + _DAY if period.until is None else min(last + _DAY, period.until)
-    return _Chunk(since, until)
+    return _Chunk(since, until, rows)
+
+
+def _pieces(chunk: _Chunk) -> Iterator[_Chunk]:
+    """A chunk in equal spans of ``PIECE_ROWS`` rows on average, cut at whole hours.
+
+    A row and the minute or hour it is summed in lie in the same piece, so the pieces' comparisons
+    together are the chunk's.
+    """
+    hours = max(-((chunk.since - chunk.until) // _HOUR), 1)
+    step = -(-hours // max(-(-chunk.rows // PIECE_ROWS), 1)) * _HOUR
+    since = chunk.since
+    while since < chunk.until:
+        until = min(floor(since, _HOUR) + step, chunk.until)
+        yield _Chunk(since, until)
+        since = until
 
 
 def _whole(chunk: _Chunk, window_s: int) -> _Chunk | None:

@@ -20,7 +20,7 @@ from callmeter_sinks.dashboard.turns import StoppedError, Turns
 from support.fake_store import FakeStore
 
 #: How long a page waits for what must not come; without turns it comes at once.
-MUST_NOT_COME_S = 0.3
+MUST_NOT_COME_S = 0.1
 
 
 class Heard(FakeStore):
