@@ -262,10 +262,10 @@ async def drain_by_worker(
             batch.append(NewRecord("events", name.encode(), encode(header, part)))
         await appender.append(batch)
     await appender.close()
-    return await asyncio.to_thread(watch_worker, url, envelopes_sent)
+    return await asyncio.to_thread(watch_worker, url, envelopes_sent * size)
 
 
-def watch_worker(url: str, records_due: int) -> Figures:
+def watch_worker(url: str, events_due: int) -> Figures:
     from urllib.request import urlopen
 
     from prometheus_client.parser import text_string_to_metric_families
@@ -280,16 +280,17 @@ def watch_worker(url: str, records_due: int) -> Figures:
                 return {s.name: s.value for f in families for s in f.samples}
 
         until_ready(at.removesuffix("/metrics"))
+        # From the first checkpoint, which is when events are first counted, to the last.
+        name = "callmeter_worker_events_total"
         marks: list[tuple[float, dict[str, float]]] = []
         until_s = time.monotonic() + 300
-        while not marks or marks[-1][1]["callmeter_worker_records_total"] < records_due:
+        while not marks or marks[-1][1][name] < events_due:
             assert time.monotonic() < until_s, marks[-1:]
             found = scrape()
-            if found["callmeter_worker_records_total"]:
+            if name in found:
                 marks.append((time.monotonic(), found))
             time.sleep(0.1)
         (began_s, first), (ended_s, last) = marks[0], marks[-1]
-        name = "callmeter_worker_events_total"
         events = last[name] - first[name]
         cpu_s = last["process_cpu_seconds_total"] - first["process_cpu_seconds_total"]
         transactions = last["callmeter_worker_checkpoint_seconds_count"]
