@@ -45,7 +45,10 @@ _DAY = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """Half-open; both on whole days but at the ends of the period. With how many rows it holds."""
+    """Half-open; both on whole days but at the ends of the period, a piece's on whole hours.
+
+    ``rows``: how many raw rows it holds; not counted for a piece.
+    """
 
     since: datetime
     until: datetime

@@ -58,14 +58,24 @@ def long(store: Store) -> str:
     return "done"
 
 
-async def test_a_page_is_served_whole_between_two_statements_of_the_background(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The background waits for pages as long as there are any."""
     monkeypatch.setattr(module, "PATIENCE_S", 600.0)
-    store = Heard()
-    reading = Reading(store, keep_s=0)
+
+
+async def in_background(reading: Reading, store: Heard) -> asyncio.Task[str]:
+    """``long``, with its first statement begun."""
     background = asyncio.create_task(reading.behind_pages(long))
     assert await asyncio.to_thread(store.began.wait, 60)
+    return background
+
+
+@pytest.mark.usefixtures("patient")
+async def test_a_page_is_served_whole_between_two_statements_of_the_background() -> None:
+    store = Heard()
+    reading = Reading(store, keep_s=0)
+    background = await in_background(reading, store)
     with reading.turns.page():
         store.ends.set()
         for number in (1, 2):
@@ -76,16 +86,13 @@ async def test_a_page_is_served_whole_between_two_statements_of_the_background(
     reading.close()
 
 
-async def test_all_that_a_request_for_a_page_asks_comes_before_the_background(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module, "PATIENCE_S", 600.0)
+@pytest.mark.usefixtures("patient")
+async def test_all_that_a_request_for_a_page_asks_comes_before_the_background() -> None:
     store = Heard()
     app = web.Application()
     dashboard_routes(store, keep_s=0)(app)
     async with TestClient(TestServer(app), timeout=ClientTimeout(total=60)) as client:
-        background = asyncio.create_task(app[DASHBOARD].reading.behind_pages(long))
-        assert await asyncio.to_thread(store.began.wait, 60)
+        background = await in_background(app[DASHBOARD].reading, store)
         store.of_page = MUST_NOT_COME_S
         async with client.get("/budgets") as answer:
             assert answer.status == 200
@@ -95,16 +102,25 @@ async def test_all_that_a_request_for_a_page_asks_comes_before_the_background(
     assert len(page) > 2
 
 
+def asking(turns: Turns) -> threading.Event:
+    """Set once a thread of its own has given way."""
+    asked = threading.Event()
+
+    def ask() -> None:
+        turns.give_way()
+        asked.set()
+
+    threading.Thread(target=ask, daemon=True).start()
+    return asked
+
+
 def test_the_background_waits_for_the_last_of_several_pages_and_its_panels() -> None:
     turns = Turns()
-    asked = threading.Event()
     with turns.page():
         with turns.page():
-            waiting = threading.Thread(target=lambda: (turns.give_way(), asked.set()))
-            waiting.start()
+            asked = asking(turns)
         assert not asked.wait(module.QUIET_S + 0.1)
     assert asked.wait(60)
-    waiting.join()
 
 
 def test_pages_without_end_do_not_keep_the_background_for_ever(
@@ -113,7 +129,7 @@ def test_pages_without_end_do_not_keep_the_background_for_ever(
     monkeypatch.setattr(module, "PATIENCE_S", 0.01)
     turns = Turns()
     with turns.page():
-        turns.give_way()
+        assert asking(turns).wait(60)
 
 
 def test_what_is_no_question_is_the_stores_own() -> None:
@@ -122,14 +138,11 @@ def test_what_is_no_question_is_the_stores_own() -> None:
     assert (behind.name, behind.embedded, behind.sharding) == (store.name, True, None)
 
 
-async def test_a_server_that_stops_ends_the_background_before_its_next_statement(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module, "PATIENCE_S", 600.0)
+@pytest.mark.usefixtures("patient")
+async def test_a_server_that_stops_ends_the_background_before_its_next_statement() -> None:
     store = Heard()
     reading = Reading(store, keep_s=0)
-    background = asyncio.create_task(reading.behind_pages(long))
-    assert await asyncio.to_thread(store.began.wait, 60)
+    background = await in_background(reading, store)
     with reading.turns.page():
         store.ends.set()
         await asyncio.to_thread(reading.close)
