@@ -166,13 +166,21 @@ class Period:
         return Period(since, until)
 
     def sql(self, column: str, binding: Binding) -> list[str]:
-        """Conditions on a ``DateTime64(6)`` column."""
+        """Conditions on a ``DateTime64(6)`` column.
+
+        Of ``started_at`` also those on its hour, which follow from them: in the key of ``calls``
+        the hour stands before the moment, and the engine derives neither from the other.
+        """
         conditions = []
-        for moment, comparison in ((self.since, ">="), (self.until, "<")):
-            if moment is not None:
-                micros = binding.add(epoch_us(moment), "Int64")
-                at = f"fromUnixTimestamp64Micro({micros}, 'UTC')"
-                conditions.append(f"{column} {comparison} {at}")
+        for moment, comparison, whole in ((self.since, ">=", floor), (self.until, "<", ceil)):
+            if moment is None:
+                continue
+            micros = binding.add(epoch_us(moment), "Int64")
+            conditions.append(f"{column} {comparison} fromUnixTimestamp64Micro({micros}, 'UTC')")
+            hour_s = epoch_us(whole(moment, _HOUR)) // 1_000_000
+            if column.endswith("started_at") and hour_s in _DATETIMES_S:
+                hour = f"toDateTime({binding.add(hour_s, 'UInt32')}, 'UTC')"
+                conditions.append(f"toStartOfHour({column}) {comparison} {hour}")
         return conditions
 
 
@@ -180,6 +188,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MINUTE = timedelta(minutes=1)
 _HOUR = timedelta(hours=1)
 _DAY = timedelta(days=1)
+#: What a ``DateTime`` can say, seconds since the epoch.
+_DATETIMES_S = range(2**32)
 #: So many whole hours are read from minutes, if minutes are read anyway: a table more is looked at
 #: part by part, which costs more than the rows of the minutes (docs/decisions/0022).
 _FEW_HOURS = 12 * _HOUR

@@ -84,6 +84,20 @@ def test_a_period_needs_zones_and_an_order() -> None:
         Period.of(START, START)
 
 
+def test_the_start_of_a_call_is_bounded_by_its_hour_too() -> None:
+    period = Period.of(START + 787 * MINUTE, START + timedelta(days=1))
+    binding = Binding()
+    assert period.sql("c.started_at", binding)[1::2] == [
+        "toStartOfHour(c.started_at) >= toDateTime({p1:UInt32}, 'UTC')",
+        "toStartOfHour(c.started_at) < toDateTime({p3:UInt32}, 'UTC')",
+    ]
+    hours = [datetime.fromtimestamp(binding.values[name], UTC) for name in ("p1", "p3")]
+    assert hours == [START + timedelta(hours=13), START + timedelta(days=1)]
+    assert len(period.sql("log_ts", Binding())) == 2
+    far = Period.of(datetime(1960, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
+    assert len(far.sql("started_at", Binding())) == 2
+
+
 def test_what_retention_left() -> None:
     floor = START + timedelta(days=1)
     kept = {"calls": floor, "envelopes": START}
