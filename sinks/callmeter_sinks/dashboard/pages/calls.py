@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime, timedelta
-from typing import Any
+from functools import partial
 
 from callmeter.errors import UsageError
-from callmeter_sinks.dashboard import figures
+from callmeter_sinks.dashboard import figures, listing
 from callmeter_sinks.dashboard.context import Asked, Page
 
 ROWS = 50
 _ALERTS = 25
-_BACK = (timedelta(hours=1), timedelta(days=1))
 
 
 async def page(asked: Asked) -> Page:
     """``?before=TIME`` goes on from there with older calls."""
     view = asked.view
     before = _before(asked.request.query.get("before"))
+    # One row more than is shown: whether there are older ones.
+    newest = partial(listing.newest, view=view, before=before, now=asked.now, limit=ROWS + 1)
     calls, flight, stuck, alerts = await asyncio.gather(
-        _newest(asked, before),
+        asked.read("calls", newest, before),
         asked.query("in_flight", project=view.project),
         asked.query("stuck", project=view.project, limit=ROWS),
         asked.query(
@@ -44,26 +45,6 @@ async def page(asked: Asked) -> Page:
             "alerts": alerts,
         },
     )
-
-
-async def _newest(asked: Asked, before: datetime | None) -> Any:
-    """One row more than a page of the newest calls before a time.
-
-    They mostly lie in the last hour, or day: so much is looked at first, and only then all.
-    """
-    view = asked.view
-    end = min(each for each in (before, view.until, asked.now) if each is not None)
-    found: Any = []
-    for back in (*_BACK, None):
-        since = view.since if back is None else end - back
-        whole = since is None or (view.since is not None and since <= view.since)
-        if whole:
-            since = view.since
-        wanted = {**view.asked(), "since": since}
-        found = await asked.query("calls", before, since, limit=ROWS + 1, before=before, **wanted)
-        if whole or len(found) > ROWS:
-            break
-    return found
 
 
 def _before(text: str | None) -> datetime | None:
