@@ -208,6 +208,30 @@ def test_periods_are_half_open_and_equal_from_rollups_and_calls(
         assert getattr(raw.totals, name) == getattr(report.totals, name)
 
 
+def test_rollups_are_read_from_memory_the_second_time_and_single_calls_never(
+    ask: Queries, store: ChdbStore
+) -> None:
+    """By the engine's own count of blocks that it looked for among those it keeps decompressed."""
+
+    def looked_for() -> tuple[int, int]:
+        hits, misses = store.query(
+            "SELECT sumIf(value, event = 'UncompressedCacheHits'), "
+            "sumIf(value, event = 'UncompressedCacheMisses') FROM system.events"
+        ).rows[0]
+        return hits, misses
+
+    for filters in ({}, {"status": "ok"}):
+        first = ask.report(["model"], filters=filters), ask.usage(["model"], filters=filters)
+        hits, misses = looked_for()
+        again = ask.report(["model"], filters=filters), ask.usage(["model"], filters=filters)
+        assert again == first
+        assert looked_for()[0] > hits
+        assert looked_for()[1] == misses
+    before = looked_for()
+    ask.report(["user"])
+    assert looked_for() == before
+
+
 def test_dimensions_of_single_calls(ask: Queries) -> None:
     users = {r.key["user"]: r.figures.calls for r in ask.report(["user"], project="shop").rows}
     assert users == {"": 5, "ann": 1}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,10 @@ from callmeter_sinks.clickhouse.store import INSERT_SETTINGS, PermanentStoreErro
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
+
+#: At most so many bytes of decompressed blocks are kept, of statements that set
+#: ``use_uncompressed_cache``; the engine's own default keeps none (docs/decisions/0022).
+CACHE_BYTES = 128 * 2**20
 
 #: The directory this process has open: chDB allows one, and connecting to another fails obscurely.
 _OPEN: dict[int, Path] = {}
@@ -71,7 +76,10 @@ class ChdbStore:
             raise MissingExtraError("clickhouse-connect", "embedded") from exc
         try:
             return clickhouse_connect.get_client(
-                interface="chdb", path=str(self.path), tz_mode="aware"
+                interface="chdb",
+                path=str(self.path),
+                tz_mode="aware",
+                chdb_options={"uncompressed_cache_size": CACHE_BYTES},
             )
         except (ImportError, NotSupportedError) as exc:
             raise MissingExtraError("chdb", "embedded") from exc
@@ -173,9 +181,13 @@ class ChdbStore:
             client, self._client = self._client, None
             if client is None:
                 return
-            try:
-                client.close()
-            finally:
-                with _OPEN_LOCK:
-                    _OPEN.pop(self._pid, None)
-                self._directory.release()
+            with ExitStack() as ending:
+                ending.callback(self._let_go)
+                ending.callback(client.close)
+                # An engine that has been closed keeps this memory until the process ends.
+                client.command("SYSTEM DROP UNCOMPRESSED CACHE")
+
+    def _let_go(self) -> None:
+        with _OPEN_LOCK:
+            _OPEN.pop(self._pid, None)
+        self._directory.release()

@@ -39,8 +39,14 @@ SUMS = (
 )
 IS_CALL = f"operation IN {MODEL_OPERATIONS_SQL}"
 
-#: For rollups read nearly whole, part by part.
-_WHOLE_PARTS: Mapping[str, Any] = {"optimize_move_to_prewhere": 0, "max_threads_for_indexes": 1}
+#: For rollups: their blocks stay in memory decompressed, up to ``CACHE_BYTES`` of the store.
+_CACHED: Mapping[str, Any] = {"use_uncompressed_cache": 1}
+#: The same, read nearly whole, part by part.
+_WHOLE_PARTS: Mapping[str, Any] = {
+    **_CACHED,
+    "optimize_move_to_prewhere": 0,
+    "max_threads_for_indexes": 1,
+}
 
 #: Dimensions of ``hist_models_1h``, and the hour from which it is whole.
 _BY_MODEL = frozenset({"provider", "model", "operation"})
@@ -137,12 +143,15 @@ class Question:
     def settings(self, store: Store) -> Mapping[str, Any] | None:
         """Settings to ask with, of an engine in this process; a server may not let readers set any.
 
+        Parts never change, so blocks that a question of rollups has decompressed are kept for the
+        next. Not those of single calls: there are too many, and they would push the others out.
         Without filters nearly every row that the key leaves is wanted, and PREWHERE would read each
         part in two steps for nothing. The indexes of some hundred small parts are looked through
         sooner than a thread has been found for each (docs/decisions/0022).
         """
-        whole = not self.raw and self.filters.keys() <= {"project"}
-        return _WHOLE_PARTS if whole and store.embedded else None
+        if self.raw or not store.embedded:
+            return None
+        return _WHOLE_PARTS if self.filters.keys() <= {"project"} else _CACHED
 
     def _calls(self, binding: Binding) -> str:
         where = [
