@@ -6,13 +6,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from operator import add
 from typing import Any
 
 from callmeter.schema.histogram import midpoint_us
+from callmeter_sinks.clickhouse.retention import kept_days
 from callmeter_sinks.clickhouse.store import Store
-from callmeter_sinks.dashboard.view import View
+from callmeter_sinks.dashboard.view import View, Window
+from callmeter_sinks.queries import usage
 from callmeter_sinks.queries.dimensions import (
     WINDOWS,
     Binding,
@@ -20,9 +23,11 @@ from callmeter_sinks.queries.dimensions import (
     filter_sql,
     with_project,
 )
-from callmeter_sinks.queries.sources import IS_CALL, Question
+from callmeter_sinks.queries.sources import IS_CALL, SUMS, Question
+from callmeter_sinks.queries.usage import Report, ReportRow
 
 _LEVELS = "0.5, 0.95, 0.99"
+_CALLS, _FAILURES, _COST = (SUMS.index(name) for name in ("calls", "failures", "cost"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +50,50 @@ class Durations:
     ttft_ms: Sequence[float] | None
 
 
-def sums(store: Store, view: View, by: str) -> list[Sums]:
-    """Calls, failures and cost by window and one dimension, in the order of time."""
+def over_time(store: Store, view: View, by: str, top: int) -> tuple[Report, list[Sums]]:
+    """The costliest groups of one dimension with totals, and all groups by window in order of time.
+
+    The report is what ``Queries.report`` tells, added up from the windows: sums are read once.
+    """
     asked = Question.of([view.window, by], **view.asked())  # type: ignore[arg-type]
     binding = Binding()
-    window, group = (dim.sql(binding) for dim in asked.dims)
-    added = ", ".join(asked.added(name) for name in ("calls", "failures", "cost"))
-    answer = store.query(
-        f"SELECT {window} AS k0, {group} AS k1, {added} "
-        f"FROM ({asked.sums_sql(binding)}) GROUP BY k0, k1 ORDER BY k0, k1",
+    rows = store.query(
+        f"{usage.groups_sql(asked, binding)} ORDER BY k0, k1",
         binding.values,
         asked.settings(store),
+    ).rows
+    added: dict[str, list[Any]] = {}
+    for _, group, *measures in rows:
+        before = added.get(group)
+        added[group] = measures if before is None else list(map(add, before, measures))
+    whole = Question.of([by], **view.asked())  # type: ignore[arg-type]
+    latencies = usage.latencies(store, whole)
+    figures = {
+        group: usage.figures(measures, latencies.get((group,))) for group, measures in added.items()
+    }
+    ranked = sorted(figures, key=lambda group: (-added[group][_COST], -added[group][_CALLS], group))
+    report = Report(
+        by=[by],
+        rows=[ReportRow({by: group}, figures[group]) for group in ranked[:top]],
+        totals=usage.figures(
+            [sum(each) for each in zip(*added.values(), strict=True)] or [0] * len(SUMS),
+            latencies.get(None),
+        ),
+        since=whole.period.since,
+        until=whole.period.until,
     )
-    return [
-        Sums(_utc(start), group, calls, failures, Decimal(cost))
-        for start, group, calls, failures, cost in answer.rows
+    windows = [
+        Sums(_utc(start), group, measures[_CALLS], measures[_FAILURES], Decimal(measures[_COST]))
+        for start, group, *measures in rows
     ]
+    return report, windows
+
+
+def kept(store: Store, window: Window) -> timedelta | None:
+    """How long figures by that window are kept, None for ever."""
+    suffix = {"minute": "1m", "hour": "1h", "day": "1d"}[window]
+    days = kept_days(store, only=(f"rollup_{suffix}", f"hist_{suffix}")).values()
+    return min((timedelta(days=each) for each in days if each is not None), default=None)
 
 
 def spent(store: Store, view: View, since: datetime) -> tuple[int, Decimal]:

@@ -108,19 +108,34 @@ def report(
     if top is not None:
         statement += f" LIMIT {binding.add(top + 1, 'UInt32')}"
     rows = []
-    totals = _figures([0] * len(SUMS), None)
+    totals = figures([0] * len(SUMS), None)
     for whole, *values, quantiles, number in store.query(
         statement, binding.values, asked.settings(store)
     ).rows:
         key, measures = tuple(values[: len(asked.dims)]), values[len(asked.dims) :]
-        micros = [float(q) if asked.raw else midpoint_us(q) for q in quantiles]
-        figures = _figures(measures, micros if number else None)
+        measured = figures(measures, _micros(asked, quantiles) if number else None)
         if whole:
-            totals = figures
+            totals = measured
         if not whole or not asked.dims:
-            rows.append(ReportRow(_key(asked.dims, key), figures))
+            rows.append(ReportRow(_key(asked.dims, key), measured))
     by = [dim.name for dim in asked.dims]
     return Report(by, rows, totals, asked.period.since, asked.period.until)
+
+
+def latencies(store: Store, asked: Question) -> dict[tuple[Any, ...] | None, Sequence[float]]:
+    """p50, p95 and p99 in microseconds by the values of the dimensions, and of all under None.
+
+    Of groups without a measured duration there are none.
+    """
+    binding = Binding()
+    statement = _latencies_with_totals(asked, binding)
+    return {
+        None if whole else tuple(key): _micros(asked, quantiles)
+        for whole, *key, quantiles, number in store.query(
+            statement, binding.values, asked.settings(store)
+        ).rows
+        if number
+    }
 
 
 def _sums_with_totals(asked: Question, binding: Binding, *, latencies: bool) -> str:
@@ -256,7 +271,12 @@ def _key(dims: Sequence[Dimension], values: Sequence[Any]) -> dict[str, str | da
     }
 
 
-def _figures(measures: Sequence[Any], latencies: Sequence[float] | None) -> Figures:
+def _micros(asked: Question, quantiles: Sequence[Any]) -> list[float]:
+    return [float(each) if asked.raw else midpoint_us(each) for each in quantiles]
+
+
+def figures(measures: Sequence[Any], latencies: Sequence[float] | None) -> Figures:
+    """From sums in the order of ``SUMS``, and quantiles in microseconds."""
     calls, attempts, failures, tokens_in, tokens_out, cost, unpriced, unknown = measures
     cost = Decimal(cost)
     no_usage = calls > 0 and unknown >= calls

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -21,17 +20,18 @@ _COLOURED = 6
 _OTHERS = "all others"
 _QUANTILES = ("p50", "p95", "p99")
 _NOW = timedelta(minutes=5)
+#: Nothing is kept for less, and no more is a producer's clock ahead of the log's.
+_SURELY_KEPT = timedelta(days=1)
 
 
 async def page(asked: Asked) -> Page:
     """The page: what sums tell quickly. Its panels come after it, each by a question of its own."""
     asked = await fitting(asked)
     view = asked.view
-    models, recent, sums = await asyncio.gather(
-        asked.query("report", "model", by=["model"], top=_TOP, **view.asked()),
-        _recent(asked),
-        asked.read("sums", partial(timeline.sums, view=view, by="model")),
+    models, sums = await asked.read(
+        "over_time", partial(timeline.over_time, view=view, by="model", top=_TOP)
     )
+    recent = await _recent(asked, sums)
     totals = models.totals
     x = _windows(view, [each.start for each in sums], asked.now)
     return Page(
@@ -90,12 +90,21 @@ async def users(asked: Asked) -> Page:
 
 
 async def fitting(asked: Asked) -> Asked:
-    """The same question, but all time by the window that suits what there is."""
-    bounds = await _bounds(asked) if asked.view.range == ALL else None
-    if bounds is None:
-        return asked
-    window = window_for(bounds[0], min(bounds[1], asked.now))
-    return replace(asked, view=replace(asked.view, window=window))
+    """The same question, but all time by the window that suits what there is.
+
+    What is older than minutes are kept is asked for by the hour.
+    """
+    view = asked.view
+    since, window = view.since, view.window
+    if view.range == ALL and (bounds := await _bounds(asked)) is not None:
+        since, window = bounds[0], window_for(bounds[0], min(bounds[1], asked.now))
+    if window == "minute" and since is not None and since < asked.now - _SURELY_KEPT:
+        kept = await asked.dashboard.reading.ask(
+            "minutes kept", lambda queries: timeline.kept(queries.store, "minute")
+        )
+        if kept is not None and since < asked.now - kept + _SURELY_KEPT:
+            window = "hour"
+    return replace(asked, view=replace(view, window=window))
 
 
 async def _bounds(asked: Asked) -> tuple[datetime, datetime] | None:
@@ -106,10 +115,13 @@ async def _bounds(asked: Asked) -> tuple[datetime, datetime] | None:
     )
 
 
-async def _recent(asked: Asked) -> tuple[int, Decimal]:
-    """The last five minutes: what the meter turns at now."""
-    since = floor(asked.now, "minute") - _NOW
-    return await asked.read("spent", partial(timeline.spent, view=asked.view, since=since), since)
+async def _recent(asked: Asked, sums: Sequence[Sums]) -> tuple[int, Decimal]:
+    """Calls and cost of the last five minutes, which windows of minutes that end now tell too."""
+    view, since = asked.view, floor(asked.now, "minute") - _NOW
+    if view.window != "minute" or view.until is not None:
+        return await asked.read("spent", partial(timeline.spent, view=view, since=since), since)
+    newest = [each for each in sums if each.start >= since]
+    return sum(each.calls for each in newest), sum((each.cost for each in newest), Decimal(0))
 
 
 def _windows(view: View, seen: Sequence[datetime], now: datetime) -> list[datetime]:
