@@ -1,11 +1,12 @@
 """What a chart draws, as data: the page carries it as text, the script gives it to the library.
 
-Numbers here place lines on a screen. What is read stands in ``texts``, made where money is exact.
+Numbers here place lines on a screen. What is read stands in ``texts``, made where money is exact;
+the page carries them once, in the table beside the chart, and the tooltip reads them there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -59,19 +60,25 @@ class Chart:
             "time": self.time,
             "unit": self.unit,
             "x": self.x,
-            "xTexts": self.x_texts,
             "lines": [
-                {
-                    "label": line.label,
-                    "values": line.values,
-                    "texts": line.texts,
-                    "colour": line.colour,
-                }
+                {"label": line.label, "values": self._places(line), "colour": line.colour}
                 for line in self.lines
             ],
             "marks": [{"x": mark.x, "label": mark.label} for mark in self.marks],
         }
         return orjson.dumps(said).decode()
+
+    @property
+    def rows(self) -> Iterator[tuple[str, Sequence[str]]]:
+        """The table: for each point what it is and what the lines say there."""
+        said = zip(*(line.texts for line in self.lines), strict=True)
+        yield from zip(self.x_texts, said, strict=True)
+
+    def _places(self, line: Line) -> Sequence[float | None]:
+        """Six digits are finer than a screen where the axis begins at 0; another may begin near."""
+        if self.unit == "value":
+            return line.values
+        return [None if value is None else float(f"{value:.6g}") for value in line.values]
 
     @property
     def empty(self) -> bool:
@@ -99,6 +106,6 @@ def colour(place: int) -> str:
     return f"c{place % COLOURS + 1}"
 
 
-def epoch(moments: Sequence[datetime]) -> list[float]:
-    """Times as seconds."""
-    return [moment.timestamp() for moment in moments]
+def epoch(windows: Sequence[datetime]) -> list[int]:
+    """Begins of windows as whole seconds."""
+    return [int(start.timestamp()) for start in windows]

@@ -103,8 +103,16 @@ def test_figures_of_the_overview_are_those_of_the_report(
         # The chart is drawn, and its table adds up to the whole (rounded as it is shown).
         expect(page.locator("#chart-cost canvas")).to_have_count(1)
         cells = page.locator("#table-cost tbody td").all_text_contents()
-        shown = sum(Decimal(cell.removesuffix(" USD")) for cell in cells)
+        shown = sum(Decimal(cell) for cell in cells)
         assert abs(shown - Decimal(totals["cost_usd"])) < Decimal("0.01")
+        # The cursor over a bar reads its row of the table.
+        page.locator("#chart-cost .u-over").hover()
+        tip = page.locator("#chart-cost .tip")
+        expect(tip.locator("div")).to_have_text(re.compile(r": [0-9.]+ USD$"))
+        row_of = page.locator("#table-cost tbody tr", has_text=tip.locator("strong").inner_text())
+        assert tip.locator("div").inner_text() == (
+            f"{row['model']}: {row_of.locator('td').text_content()} USD"
+        )
         hours = report(replayed, "--project", PROJECT, "--by", "minute")["rows"]
         assert len(cells) == len(hours)
         # Panels come after the page.

@@ -150,7 +150,7 @@ def cost_chart(view: View, x: Sequence[datetime], sums: Sequence[Sums]) -> Chart
         if each.start in place:
             cells[each.group if each.group in shown else _OTHERS][place[each.start]] += each.cost
     labels = [name or "(no model)" for name in names]
-    texts = [[f"{figures.usd(value)} USD" for value in cells[name]] for name in names]
+    texts = [[figures.usd(value) for value in cells[name]] for name in names]
     stack = charts.stacked([(lb, cells[n]) for lb, n in zip(labels, names, strict=True)], texts)
     return Chart(
         "cost", f"Cost by {view.window}, USD", "bars", charts.epoch(x), _texts(view, x), stack,

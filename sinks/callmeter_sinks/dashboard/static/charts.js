@@ -1,4 +1,5 @@
-// Draws the charts of a page with uPlot. Data come from the page; texts are shown as they came.
+// Draws the charts of a page with uPlot. Data come from the page; what a tooltip says stands in the
+// table beside the chart.
 /* global uPlot */
 
 const DAY_S = 86400;
@@ -78,14 +79,17 @@ function tooltip(element) {
     const { idx, left, top } = plot.cursor;
     tip.hidden = data === undefined || idx === null || idx === undefined || left < 0;
     if (tip.hidden) return;
+    const table = document.getElementById(element.id.replace("chart-", "table-"));
+    const [at, ...said] = table.tBodies[0].rows[idx].cells;
     const head = document.createElement("strong");
-    head.textContent = data.xTexts[idx];
-    const rows = data.lines.map((line) => {
+    head.textContent = at.textContent;
+    const unit = data.unit === "USD" ? " USD" : "";
+    const rows = data.lines.map((line, place) => {
       const row = document.createElement("div");
       const swatch = document.createElement("span");
       swatch.className = `swatch ${line.colour}`;
       const text = document.createElement("span");
-      text.textContent = `${line.label}: ${line.texts[idx]}`;
+      text.textContent = `${line.label}: ${said[place].textContent}${unit}`;
       row.append(swatch, text);
       return row;
     });
