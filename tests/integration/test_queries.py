@@ -416,6 +416,12 @@ def test_a_stream_of_many_months_adds_up_to_its_truth(ask: Queries, store: ChdbS
     assert totals.usage_unknown == truth.counts["usage_unknown"]
     by_hour = ask.report(["hour", "model"], until=when("2026-01-01")).rows
     assert sum(row.figures.calls for row in by_hour) == truth.counts["model_calls"]
+    # Quantiles of groups, and of all, are those of a question that has no other group.
+    for by in (["model"], ["project", "service", "model"], ["day", "model"], ["hour", "model"]):
+        assert ask.report(by, until=when("2026-01-01")).totals == totals
+    for row in ask.report(["model"], until=when("2026-01-01")).rows:
+        only = {"model": str(row.key["model"])}
+        assert ask.report([], until=when("2026-01-01"), filters=only).totals == row.figures
     halves = [
         ask.report([], since=a, until=b).totals.calls
         for a, b in ((None, CUT), (CUT, when("2026-01-01")))

@@ -150,13 +150,14 @@ def _sums_with_totals(asked: Question, binding: Binding, *, latencies: bool) -> 
 
 
 def _latencies_with_totals(asked: Question, binding: Binding) -> str:
-    """Quantiles of groups and of all.
+    """Quantiles of groups and of all: the states of groups are merged for all.
 
-    Histograms are added up twice: that costs half of writing and merging the states of quantiles,
-    which single calls, being many to a group, are better off with (docs/decisions/0022).
+    By windows there are many groups with few histograms each, whose states cost more than adding up
+    the histograms once more (docs/decisions/0022).
     """
     source = asked.durations_sql(binding)
-    if not asked.raw:
+    many = any(dim.kind == "window" for dim in asked.dims)
+    if not asked.raw and (many or not asked.dims):
         rows = f"SELECT {_keys(asked.dims, binding)}latency FROM ({source})"
         return _with_totals(asked.dims, _quantiles_sql(asked), rows)
     levels, function, arguments, number = _quantiles(asked)
