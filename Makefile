@@ -10,7 +10,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := producers processors sinks
 PROGRAMS := tests scripts $(wildcard benchmarks examples)
-INPUTS := requirements.lock pyproject.toml scripts/install.py
+INPUTS := requirements.lock pyproject.toml scripts/install.py scripts/hatch_compile.py \
+	$(shell find $(PACKAGES) -name '*.pyx')
 # Stamps of what is installed; everything holds the demo's part too.
 ALL := $(VENV)/.callmeter-all
 DEMO := $(if $(wildcard $(ALL)),$(ALL),$(VENV)/.callmeter-embedded)
@@ -97,7 +98,7 @@ down: ## Stop it; its data stay
 docs: $(ALL) ## Check that every link in the documentation leads somewhere
 	$(BIN)/python scripts/check_docs.py
 
-wheel: $(ALL) ## Build wheel and sdist into dist/, check them, install them bare
+wheel: $(ALL) ## Build wheels, compiled and pure, and sdist into dist/, check them, install one bare
 	$(BIN)/python scripts/check_wheel.py
 
 ci: ## What CI runs

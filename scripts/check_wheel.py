@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
-"""Build wheel and sdist, check what is in them, and use the wheel in an empty environment.
+"""Build wheels and sdist, check what is in them, and use a wheel in an empty environment.
 
-Checked: every file of the three packages is in the wheel and nothing else is; the licence travels
-along; a bare install brings at most four distributions, imports light, and answers ``callmeter``
-with the exact install that is missing.
+Checked: every file of the three packages is in the wheels and nothing else is, but for what was
+compiled, in the wheel of this platform alone and without a path of this machine; the licence
+travels along; a bare install brings at most four distributions, imports light, and answers
+``callmeter`` with the exact install that is missing.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import zipfile
 from pathlib import Path
@@ -28,12 +31,15 @@ MOST_DISTRIBUTIONS = 4
 EXIT_CONFIG = 78
 
 
-def run(*command: str | Path, **options: bool) -> subprocess.CompletedProcess[str]:
+def run(
+    *command: str | Path, env: dict[str, str] | None = None, **options: bool
+) -> subprocess.CompletedProcess[str]:
     """Run from an empty directory, so that nothing of the checkout is importable by accident."""
     with tempfile.TemporaryDirectory() as elsewhere:
         return subprocess.run(
             [str(part) for part in command],
             cwd=elsewhere,
+            env=env,
             stdin=subprocess.DEVNULL,
             text=True,
             check=options.get("check", True),
@@ -41,15 +47,24 @@ def run(*command: str | Path, **options: bool) -> subprocess.CompletedProcess[st
         )
 
 
-def build() -> Path:
-    """The wheel, built from the sdist, as an installer from source would."""
+def build() -> list[Path]:
+    """A wheel of this platform, from the sdist as an installer from source has it, and any's.
+
+    One alone where nothing can be compiled.
+    """
     dist = ROOT / "dist"
     shutil.rmtree(dist, ignore_errors=True)
-    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", dist, ROOT)
-    (wheel,) = dist.glob("*.whl")
-    (sdist,) = dist.glob("*.tar.gz")
-    print(f"{wheel.name} {wheel.stat().st_size:,} B, {sdist.name} {sdist.stat().st_size:,} B")
-    return wheel
+    command = (sys.executable, "-m", "build", "--no-isolation", "--outdir", dist)
+    run(*command, ROOT)
+    if not any(map(is_pure, dist.glob("*.whl"))):
+        run(*command, "--wheel", ROOT, env={**os.environ, "CALLMETER_COMPILED": "no"})
+    for path in sorted(dist.iterdir()):
+        print(f"{path.name} {path.stat().st_size:,} B")
+    return sorted(dist.glob("*.whl"))
+
+
+def is_pure(wheel: Path) -> bool:
+    return wheel.name.endswith("-py3-none-any.whl")
 
 
 def wanted_files() -> set[str]:
@@ -68,17 +83,30 @@ def wanted_files() -> set[str]:
 
 def check_contents(wheel: Path) -> list[str]:
     """What is wrong with the wheel's list of files."""
-    names = {name for name in zipfile.ZipFile(wheel).namelist() if not name.endswith("/")}
+    with zipfile.ZipFile(wheel) as archive:
+        contents = {each: archive.read(each) for each in archive.namelist() if each[-1] != "/"}
+    names = set(contents)
+    wanted = wanted_files()
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    modules = {name.removesuffix(".pyx") + suffix for name in wanted if name.endswith(".pyx")}
+    if not is_pure(wheel):
+        wanted |= modules
     meta = {name for name in names if ".dist-info/" in name}
-    wrong = [f"missing: {name}" for name in sorted(wanted_files() - names)]
-    wrong += [f"not ours: {name}" for name in sorted(names - meta - wanted_files())]
+    wrong = [f"missing: {name}" for name in sorted(wanted - names)]
+    wrong += [f"not ours: {name}" for name in sorted(names - meta - wanted)]
     wrong += [f"missing: {name}/py.typed" for name in PACKAGES if f"{name}/py.typed" not in names]
+    wrong += [
+        f"{name} names {place}"
+        for name in sorted(modules & names)
+        for place in (str(ROOT), sys.base_prefix, tempfile.gettempdir())
+        if f"{place}/".encode() in contents[name]
+    ]
     wrong += [
         f"missing: {licence}"
         for licence in ("LICENSE", "NOTICE")
         if not any(name.endswith(f"/licenses/{licence}") for name in meta)
     ]
-    return wrong
+    return [f"{wheel.name}: {each}" for each in wrong]
 
 
 def pins(folder: Path) -> Path:
@@ -118,10 +146,11 @@ def check_bare_install(wheel: Path, folder: Path) -> list[str]:
 
 
 def main() -> int:
-    wheel = build()
-    wrong = check_contents(wheel)
+    wheels = build()
+    wrong = [each for wheel in wheels for each in check_contents(wheel)]
     with tempfile.TemporaryDirectory() as folder:
-        wrong += check_bare_install(wheel, Path(folder).resolve())
+        # The platform's own if there are two: "cp311" comes before "py3".
+        wrong += check_bare_install(wheels[0], Path(folder).resolve())
     for line in wrong:
         print(f"wheel: {line}")
     print("wheel: wrong" if wrong else "wheel: good")

@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "requirements.lock"
 OLDEST = (3, 11)
-_BUILD_BACKEND = ("hatchling", "editables")
+_BUILD_BACKEND = ("hatchling", "editables", "cython")
 
 
 def run(*command: str | Path) -> None:
@@ -103,6 +103,14 @@ def install(venv: Path, uv: str | None, extras: str | None) -> None:
         run(*pip, "-c", LOCK, "--no-build-isolation", "-e", f".[{extras}]")
 
 
+def is_compiled(venv: Path) -> bool:
+    """Whether the code that may be compiled is: the installers keep the build's own word of it."""
+    look = "import importlib.util as u; print(u.find_spec('callmeter_processors._ordinary'))"
+    python = venv / "bin" / "python"
+    found = subprocess.run([python, "-c", look], capture_output=True, text=True, check=True)
+    return found.stdout.strip() != "None"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -121,6 +129,8 @@ def main() -> int:
     print(f"installing {options.extras or 'everything'} into {venv.name} with {uv or 'pip'}")
     install(venv, uv, options.extras)
     print(f"installed in {time.monotonic() - began:.1f} s")
+    if not is_compiled(venv):
+        print("no compiled code: the meter takes twice the CPU (CONTRIBUTING.md, Compiled code)")
     return 0
 
 
