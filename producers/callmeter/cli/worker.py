@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from callmeter.log.kafka_settings import KafkaSettings
     from callmeter_processors.runtime.stats import RuntimeStats
     from callmeter_processors.step import StepFactory
+
+logger = logging.getLogger(__name__)
 
 _PRICES_S = 10.0
 #: A worker whose loop has not turned for so long is told to be ill.
@@ -97,11 +100,15 @@ def _watches(_settings: KafkaSettings) -> StepFactory:
 
 def _meters(settings: KafkaSettings) -> StepFactory:
     """Meters that price by the published book; the first worker publishes the installed one."""
+    from callmeter.cli.reading import reading
     from callmeter.log.kafka_state import publish, read_table
     from callmeter.pricing import book_to_json, installed_book
     from callmeter.pricing.live import BOOK_KEY
     from callmeter.pricing.watching import BookWatch
     from callmeter_processors.meter import meter_factory
+
+    compiled, words = reading()
+    logger.log(logging.INFO if compiled else logging.WARNING, "%s", words)
 
     def published() -> bytes | None:
         return asyncio.run(read_table(settings, "prices")).get(BOOK_KEY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 import pytest
@@ -26,3 +27,20 @@ def test_what_is_missing_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {finding.piece: finding for finding in look_at_installation()}
     assert found["embedded"].state is State.UNASKED
     assert "callmeter[embedded]" in found["embedded"].detail
+
+
+def test_pure_python_is_worth_a_look_and_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    found = {finding.piece: finding for finding in look_at_installation()}["reader"]
+    assert found.state is State.NOTICE
+    assert found.detail == (
+        "pure Python; the meter takes twice the CPU; install a C compiler and reinstall"
+    )
+    assert found.guide == "deploy.md#what-to-install"
+
+
+def test_the_compiled_reader_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: ModuleSpec(name, None))
+    found = {finding.piece: finding for finding in look_at_installation()}["reader"]
+    assert found.state is State.OK
+    assert "compiled" in found.detail
