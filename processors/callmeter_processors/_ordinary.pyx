@@ -1,314 +1,336 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, binding=False
-"""The compiled reader of ordinary lines; ``ordinary`` says what it is for and makes its table."""
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, binding=False
+"""The compiled half of ``ordinary``, which says what it is for and gives it the table of fields."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.dict cimport PyDict_GetItem
-from cpython.list cimport PyList_Append
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
-from cpython.ref cimport PyObject
 from libc.string cimport memchr, memcmp, memcpy
+
+from msgspec.json import decode
+
+from callmeter_processors.metered import tail_of
 
 cdef extern from "Python.h":
     long long PyLong_AsLongLongAndOverflow(object number, int *overflow) except? -1
 
 ctypedef unsigned char byte
 ctypedef const byte *text
+ctypedef unsigned long long bits
 
 cdef enum:
-    FIELDS = 48
+    MAX_FIELDS = 48
     SLOTS = 128
-    UNITS = 64
-    TAGS = 32
-    TEXT = 0  # kinds of a field's value
-    HEX = 1
-    UUID = 2
-    NUMBER = 3
-    TEXTS = 4
-    COUNTS = 5
+    MAX_UNITS = 64
+    MAX_TEXTS = 32
+    MAX_KEYS = 8
+    KEY_BYTES = 8192
+    LINES_AT_A_TIME = 32
+
+cpdef enum Kind:
+    """What the value of a field is. ``least`` and ``most`` are of a number or a text's length."""
+    TEXT
+    HEX
+    UUID
+    NUMBER
+    TEXTS
+    COUNTS
 
 cdef struct Field:
     text name
     Py_ssize_t size
     int kind
-    long long low
-    long long high
+    long long least
+    long long most
 
 cdef struct Span:
     text start
-    Py_ssize_t size
+    text end
 
-cdef byte PLAIN[256]  # may stand in a text: printable ASCII but for the quote and the backslash
-cdef byte IS_HEX[256]
+cdef byte ASCII[256]  # what a text is made of that is its own JSON
+cdef byte UTF8[256]  # the same where the envelope is known to be good UTF-8
+cdef byte LOWER_HEX[256]
 
-cdef int _i
-for _i in range(256):
-    PLAIN[_i] = 32 <= _i < 127 and _i != 34 and _i != 92
-    IS_HEX[_i] = 48 <= _i < 58 or 97 <= _i < 103
-
-
-cdef inline text text_end(text at, text end) noexcept nogil:
-    """Where the text that begins at ``at`` has its quote; NULL if it is not plain to the end."""
-    while at < end and PLAIN[at[0]]:
-        at += 1
-    return at if at < end and at[0] == 34 else NULL
+cdef int _character
+for _character in range(256):
+    UTF8[_character] = _character >= 32 and _character != c'"' and _character != c"\\"
+    ASCII[_character] = UTF8[_character] and _character < 128
+    LOWER_HEX[_character] = c"0" <= _character <= c"9" or c"a" <= _character <= c"f"
 
 
-cdef inline text number_end(text at, text end, long long *found) noexcept nogil:
-    """Behind a number as JSON has it: digits alone, 18 at most; NULL if it is another."""
+cdef inline text _number(text at, text end, long long *found) noexcept nogil:
+    """Behind digits, 18 at most and none of them a leading zero; NULL if there are none such."""
     cdef text start = at
     cdef long long value = 0
-    while at < end and 48 <= at[0] < 58:
-        value = value * 10 + (at[0] - 48)
+    while at < end and c"0" <= at[0] <= c"9":
+        value = value * 10 + (at[0] - c"0")
         at += 1
         if at - start > 18:
             return NULL
-    if at == start or (start[0] == 48 and at - start > 1):
+    if at == start or (start[0] == c"0" and at - start > 1):
         return NULL
     found[0] = value
     return at
 
 
-cdef inline bint same(Span one, Span other) noexcept nogil:
-    return one.size == other.size and memcmp(one.start, other.start, one.size) == 0
+cdef inline bint _among(Span *spans, int count) noexcept nogil:
+    """Whether the span behind ``count`` others is the same as one of them."""
+    cdef Py_ssize_t size = spans[count].end - spans[count].start
+    cdef int other
+    for other in range(count):
+        if (
+            spans[other].end - spans[other].start == size
+            and memcmp(spans[other].start, spans[count].start, size) == 0
+        ):
+            return True
+    return False
 
 
-cdef class Reader:
-    """Reads lines by a table of fields: (name, kind, least, most), and the names that it needs."""
+cdef class OrdinaryReader:
+    """Reads envelopes; see ``ordinary.Reader``. To the fold it is the call of the line at hand.
 
-    cdef object _names
-    cdef Field _fields[FIELDS]
-    cdef int _slots[SLOTS]
-    cdef int _count
-    cdef unsigned long long _required
-    cdef int _keys[8]
-    cdef int _key_count
-    cdef int _ts, _started, _latency, _ttft, _usage
+    ``fields`` are (name, kind, least, most, default); ``row_key`` names texts. ``opening`` is what
+    lines begin with, up to their first field.
+    """
+
     cdef bytes _opening
-    cdef text _begin
-    cdef Py_ssize_t _begin_size
-    # Of the line at hand:
-    cdef Span _spans[FIELDS]
-    cdef long long _numbers[FIELDS]
-    cdef Span _units[UNITS]
-    cdef long long _counts[UNITS]
+    cdef list _names
+    cdef dict _places
+    cdef list _defaults
+    cdef Field _fields[MAX_FIELDS]
+    cdef int _slots[SLOTS]
+    cdef bits _required
+    cdef int _row_key[MAX_KEYS]
+    cdef int _row_keys
+    cdef int _ts, _started, _latency, _ttft, _usage
+    cdef bits _unusual
+    cdef text _first
+    cdef Py_ssize_t _first_size
+    cdef text _plain
+
+    # The line at hand.
+    cdef bits _seen
+    cdef Span _spans[MAX_FIELDS]
+    cdef long long _numbers[MAX_FIELDS]
+    cdef Span _units[MAX_UNITS]
+    cdef long long _counts[MAX_UNITS]
     cdef int _unit_count
-    cdef unsigned long long _seen
+    cdef public object cost_pico
+    cdef public object cost_source
+    cdef public object price_version
+
+    # What is written.
     cdef byte *_out
     cdef Py_ssize_t _room, _size
-    cdef byte _key[4096]
 
-    def __cinit__(self, bytes opening, list fields, list required, list key, minute_us):
-        cdef int at
-        cdef Field *field
-        if len(fields) > FIELDS or len(key) > 8:
+    def __cinit__(self, bytes opening, list fields, list required, list row_key, object unset):
+        cdef int at, slot
+        cdef bytes name
+        if len(fields) > MAX_FIELDS or len(row_key) > MAX_KEYS:
             raise ValueError("more fields than the reader has room for")
-        self._opening = opening
-        self._begin, self._begin_size = <text>PyBytes_AS_STRING(opening), len(opening)
-        self._names = [name for name, *_ in fields]
-        for at in range(SLOTS):
-            self._slots[at] = -1
-        for at, (name, kind, low, high) in enumerate(fields):
-            field = &self._fields[at]
-            field.name = <text>PyBytes_AS_STRING(name)
-            field.size = len(name)
-            field.kind, field.low, field.high = kind, low, high
-            slot = self._hash(field.name, field.size)
-            while self._slots[slot] >= 0:
-                slot = (slot + 1) % SLOTS
-            self._slots[slot] = at
-        self._count = len(fields)
-        index = self._names.index
-        for name in required:
-            self._required |= 1ULL << <int>index(name)
-        for at, name in enumerate(key):
-            self._keys[at] = index(name)
-        self._key_count = len(key)
-        self._ts, self._started = index(b"ts_us"), index(b"started_us")
-        self._latency, self._ttft = index(b"latency_us"), index(b"ttft_us")
-        self._usage = index(b"usage")
         self._room = 1 << 16
         self._out = <byte *>PyMem_Malloc(self._room)
         if self._out == NULL:
             raise MemoryError
+        self._opening = opening
+        self._first, self._first_size = <text>PyBytes_AS_STRING(opening), len(opening)
+        self._plain = &ASCII[0]
+        self._names = [field[0] for field in fields]
+        self._places = {name.decode(): at for at, name in enumerate(self._names)}
+        self._defaults = [field[4] for field in fields]
+        for slot in range(SLOTS):
+            self._slots[slot] = -1
+        for at, (name, kind, least, most, _) in enumerate(fields):
+            self._fields[at] = Field(<text>PyBytes_AS_STRING(name), len(name), kind, least, most)
+            slot = self._slot(self._fields[at].name, len(name))
+            while self._slots[slot] >= 0:
+                slot = (slot + 1) % SLOTS
+            self._slots[slot] = at
+        index = self._names.index
+        for name in required:
+            self._required |= <bits>1 << <int>index(name)
+        self._row_keys = len(row_key)
+        for at, name in enumerate(row_key):
+            self._row_key[at] = index(name)
+        self._ts, self._started = index(b"ts_us"), index(b"started_us")
+        self._latency, self._ttft = index(b"latency_us"), index(b"ttft_us")
+        self._usage = index(b"usage")
+        self._unusual = (<bits>1 << <int>index(b"service_tier")) | (<bits>1 << <int>index(b"attempts"))
+        self.cost_pico = unset
+        self.cost_source = self.price_version = ""
 
     def __dealloc__(self):
         PyMem_Free(self._out)
 
-    cdef inline int _hash(self, text name, Py_ssize_t size) noexcept nogil:
+    def __getattr__(self, str name):
+        """A field of the call at hand, as ``CallEnd`` has it."""
+        found = self._places.get(name)
+        if found is None:
+            raise AttributeError(name)
+        cdef int at = found
+        if not self._seen >> at & 1:
+            return self._defaults[at]
+        cdef int kind = self._fields[at].kind
+        if kind == NUMBER:
+            return self._numbers[at]
+        said = self._spans[at].start[: self._spans[at].end - self._spans[at].start]
+        return decode(said) if kind == TEXTS or kind == COUNTS else said.decode()
+
+    # --- reading ----------------------------------------------------------------------------
+
+    cdef inline int _slot(self, text name, Py_ssize_t size) noexcept nogil:
         return (size * 31 + name[0] * 7 + name[size - 1] * 3 + name[size >> 1]) & (SLOTS - 1)
 
-    cdef int _field(self, text name, Py_ssize_t size) noexcept nogil:
+    cdef inline int _field(self, text name, Py_ssize_t size) noexcept nogil:
+        """The number of the field of this name; -1 if there is none."""
         cdef int slot, at
         if size == 0:
             return -1
-        slot = self._hash(name, size)
+        slot = self._slot(name, size)
         while True:
             at = self._slots[slot]
-            if at < 0:
-                return -1
-            if self._fields[at].size == size and memcmp(self._fields[at].name, name, size) == 0:
+            if at < 0 or (
+                self._fields[at].size == size and memcmp(self._fields[at].name, name, size) == 0
+            ):
                 return at
             slot = (slot + 1) & (SLOTS - 1)
 
-    cdef text _texts(self, text at, text end) noexcept nogil:
-        """Behind an object of texts, each name once."""
-        cdef Span names[TAGS]
-        cdef int count = 0, other
-        cdef text close
-        if at >= end or at[0] != 123:
+    cdef inline text _text(self, text at, text end, Span *found) noexcept nogil:
+        """Behind a text that is its own JSON; NULL if it is none."""
+        if at >= end or at[0] != c'"':
             return NULL
         at += 1
-        if at < end and at[0] == 125:
-            return at + 1
-        while True:
-            if count == TAGS or at >= end or at[0] != 34:
-                return NULL
-            close = text_end(at + 1, end)
-            if close == NULL:
-                return NULL
-            names[count].start, names[count].size = at + 1, close - at - 1
-            for other in range(count):
-                if same(names[other], names[count]):
-                    return NULL
-            count += 1
-            at = close + 1
-            if end - at < 2 or at[0] != 58 or at[1] != 34:
-                return NULL
-            close = text_end(at + 2, end)
-            if close == NULL:
-                return NULL
-            at = close + 1
-            if at >= end:
-                return NULL
-            if at[0] == 125:
-                return at + 1
-            if at[0] != 44:
-                return NULL
+        found.start = at
+        while at < end and self._plain[at[0]]:
             at += 1
+        found.end = at
+        return at + 1 if at < end and at[0] == c'"' else NULL
 
-    cdef text _usage_of(self, Field *field, text at, text end) noexcept nogil:
-        """Behind a usage: units and counts, each unit once."""
-        cdef int count = 0, other
-        cdef text close
-        self._unit_count = 0
-        if at >= end or at[0] != 123:
+    cdef text _map(self, Field *field, text at, text end) noexcept nogil:
+        """Behind a usage or an object of texts that names nothing twice; NULL if it is none."""
+        cdef Span names[MAX_TEXTS]
+        cdef Span value
+        cdef bint counting = field.kind == COUNTS
+        cdef Span *keys = &self._units[0] if counting else &names[0]
+        cdef int room = MAX_UNITS if counting else MAX_TEXTS
+        cdef int count = 0
+        cdef byte stop
+        if at >= end or at[0] != c"{":
             return NULL
         at += 1
-        if at < end and at[0] == 125:
-            return at + 1
-        while True:
-            if count == UNITS or at >= end or at[0] != 34:
-                return NULL
-            close = text_end(at + 1, end)
-            if close == NULL or close == at + 1 or close - at - 1 > field.low:
-                return NULL
-            self._units[count].start, self._units[count].size = at + 1, close - at - 1
-            for other in range(count):
-                if same(self._units[other], self._units[count]):
-                    return NULL
-            at = close + 1
-            if at >= end or at[0] != 58:
-                return NULL
-            at = number_end(at + 1, end, &self._counts[count])
-            if at == NULL or at >= end or self._counts[count] > field.high:
-                return NULL
-            count += 1
-            self._unit_count = count
-            if at[0] == 125:
-                return at + 1
-            if at[0] != 44:
-                return NULL
+        if at < end and at[0] == c"}":
             at += 1
+        else:
+            while True:
+                if count == room:
+                    return NULL
+                at = self._text(at, end, &keys[count])
+                if at == NULL or at >= end or at[0] != c":" or _among(keys, count):
+                    return NULL
+                if counting:
+                    if not 0 < keys[count].end - keys[count].start <= field.least:
+                        return NULL
+                    at = _number(at + 1, end, &self._counts[count])
+                    if at == NULL or self._counts[count] > field.most:
+                        return NULL
+                else:
+                    at = self._text(at + 1, end, &value)
+                    if at == NULL:
+                        return NULL
+                count += 1
+                if at >= end:
+                    return NULL
+                stop = at[0]
+                at += 1
+                if stop == c"}":
+                    break
+                if stop != c",":
+                    return NULL
+        if counting:
+            self._unit_count = count
+        return at
 
     cdef text _value(self, int which, text at, text end) noexcept nogil:
-        """Behind the value of a field; NULL if it is none that may pass unseen."""
+        """Behind the value of a field; NULL if the judge has to look at it."""
         cdef Field *field = &self._fields[which]
-        cdef text close
-        cdef Py_ssize_t i, size
+        cdef Span *span = &self._spans[which]
+        cdef text start = at
+        cdef int i
         if field.kind == NUMBER:
-            at = number_end(at, end, &self._numbers[which])
-            if at != NULL and not field.low <= self._numbers[which] <= field.high:
+            at = _number(at, end, &self._numbers[which])
+            if at != NULL and not field.least <= self._numbers[which] <= field.most:
                 return NULL
             return at
-        if field.kind == TEXTS:
-            return self._texts(at, end)
-        if field.kind == COUNTS:
-            return self._usage_of(field, at, end)
-        if at >= end or at[0] != 34:
+        if field.kind == TEXTS or field.kind == COUNTS:
+            at = self._map(field, at, end)
+            span.start, span.end = start, at
+            return at
+        at = self._text(at, end, span)
+        if at == NULL or not field.least <= span.end - span.start <= field.most:
             return NULL
-        at += 1
-        close = text_end(at, end)
-        if close == NULL:
-            return NULL
-        size = close - at
-        if not field.low <= size <= field.high:
-            return NULL
-        self._spans[which].start, self._spans[which].size = at, size
         if field.kind == HEX:
-            for i in range(size):
-                if not IS_HEX[at[i]]:
+            for i in range(field.most):
+                if not LOWER_HEX[span.start[i]]:
                     return NULL
         elif field.kind == UUID:
             for i in range(36):
                 if i == 8 or i == 13 or i == 18 or i == 23:
-                    if at[i] != 45:
+                    if span.start[i] != c"-":
                         return NULL
-                elif not IS_HEX[at[i]]:
+                elif not LOWER_HEX[span.start[i]]:
                     return NULL
-        return close + 1
+        return at
 
-    cdef bint _line(self, text at, text end) noexcept nogil:
-        """Whether a line, without its newline, is ordinary; its values are in place then."""
-        cdef text close
+    cdef bint _ordinary(self, text at, text end) noexcept nogil:
+        """Whether a line, without its newline, is ordinary: then it is at hand."""
+        cdef Span name
         cdef int which
+        cdef byte stop
         self._seen = 0
-        self._unit_count = -1
-        if end - at < self._begin_size or memcmp(at, self._begin, self._begin_size) != 0:
+        self._unit_count = 0
+        if end - at < self._first_size or memcmp(at, self._first, self._first_size) != 0:
             return False
-        at += self._begin_size
+        at += self._first_size
         while True:
-            if at >= end or at[0] != 34:
+            at = self._text(at, end, &name)
+            if at == NULL or at >= end or at[0] != c":":
                 return False
-            close = <text>memchr(at + 1, 34, end - at - 1)
-            if close == NULL or end - close < 2 or close[1] != 58:
-                return False
-            which = self._field(at + 1, close - at - 1)
+            which = self._field(name.start, name.end - name.start)
             if which < 0 or self._seen >> which & 1:
                 return False
-            self._seen |= 1ULL << which
-            at = self._value(which, close + 2, end)
+            self._seen |= <bits>1 << which
+            at = self._value(which, at + 1, end)
             if at == NULL or at >= end:
                 return False
-            if at[0] == 125:
-                return at + 1 == end and self._seen & self._required == self._required
-            if at[0] != 44:
-                return False
+            stop = at[0]
             at += 1
+            if stop == c"}":
+                return at == end and self._seen & self._required == self._required
+            if stop != c",":
+                return False
 
-    cdef object _place(self):
-        """The key of the calls like this one."""
-        cdef byte *at = self._key
+    cdef bytes _place(self):
+        """Minute, row key and units of the call at hand."""
+        cdef byte key[KEY_BYTES]
+        cdef byte *at = key
         cdef long long minute = self._numbers[self._started] // 60_000_000
+        cdef Span *span
         cdef int i, which
         memcpy(at, &minute, 8)
         at += 8
-        for i in range(self._key_count):
-            which = self._keys[i]
-            if self._seen >> which & 1:
-                memcpy(at, self._spans[which].start, self._spans[which].size)
-                at += self._spans[which].size
+        for i in range(self._row_keys + self._unit_count):
+            if i < self._row_keys:
+                which = self._row_key[i]
+                span = &self._spans[which] if self._seen >> which & 1 else NULL
+            else:
+                span = &self._units[i - self._row_keys]
+            if span != NULL:
+                memcpy(at, span.start, span.end - span.start)
+                at += span.end - span.start
             at[0] = 0
             at += 1
         at[0] = self._seen >> self._usage & 1
-        at += 1
-        for i in range(max(0, self._unit_count)):
-            if at - self._key + self._units[i].size + 1 > 4096:
-                return None
-            memcpy(at, self._units[i].start, self._units[i].size)
-            at += self._units[i].size
-            at[0] = 0
-            at += 1
-        return PyBytes_FromStringAndSize(<char *>self._key, at - self._key)
+        return PyBytes_FromStringAndSize(<char *>key, at + 1 - key)
+
+    # --- adding and writing -----------------------------------------------------------------
 
     cdef int _put(self, text start, Py_ssize_t size) except -1:
         cdef byte *more
@@ -316,90 +338,122 @@ cdef class Reader:
             more = <byte *>PyMem_Realloc(self._out, 2 * (self._size + size))
             if more == NULL:
                 raise MemoryError
-            self._out = more
-            self._room = 2 * (self._size + size)
+            self._out, self._room = more, 2 * (self._size + size)
         memcpy(self._out + self._size, start, size)
         self._size += size
         return 0
 
-    cdef int _add(self, text start, text end, tuple known) except -1:
-        """Count the call where its like are, and write its line; 0 if it has no price after all."""
-        alike = known[0]
-        cdef int i, overflow = 0
-        cdef long long small
-        cdef byte digits[24]
-        cdef byte *at
-        cdef list counts = []
-        for i in range(max(0, self._unit_count)):
-            counts.append(self._counts[i])
-        cost_of = known[1]
-        pico = None
+    cdef int _put_bytes(self, bytes what) except -1:
+        return self._put(<text>PyBytes_AS_STRING(what), PyBytes_GET_SIZE(what))
+
+    cdef int _put_number(self, object number) except -1:
+        cdef int overflow = 0
+        cdef long long rest = PyLong_AsLongLongAndOverflow(number, &overflow)
+        cdef byte digits[20]
+        cdef byte *at = digits + 20
+        if overflow or rest < 0:
+            return self._put_bytes(b"%d" % number)
+        while True:
+            at -= 1
+            at[0] = c"0" + rest % 10
+            rest = rest // 10
+            if rest == 0:
+                return self._put(at, digits + 20 - at)
+
+    cdef int _add(self, text start, text end, object alike, object pricer) except -1:
+        """Have the call at hand counted and priced, and write its line."""
+        cdef bits seen = self._seen
+        cdef object cost_of = alike.cost_of
+        cdef object pico = None
+        cdef list samples
+        cdef int i
+        if seen & self._unusual or alike.watched:
+            return self._add_unusual(start, end, alike, pricer)
+        counts = tuple([self._counts[i] for i in range(self._unit_count)])
         if cost_of is not None:
             pico = cost_of(*counts)
-            if pico is None:
-                return 0
-        cdef list samples = alike.samples
+        if pico is None and seen >> self._usage & 1 and alike.is_model:
+            return self._add_unusual(start, end, alike, pricer)
+        # What ``Alike.add`` does with nearly every call.
+        samples = alike.samples
         samples.append(self._numbers[self._started])
-        samples.append(self._numbers[self._latency] if self._seen >> self._latency & 1 else -1)
-        samples.append(self._numbers[self._ttft] if self._seen >> self._ttft & 1 else -1)
+        samples.append(self._numbers[self._latency] if seen >> self._latency & 1 else -1)
+        samples.append(self._numbers[self._ttft] if seen >> self._ttft & 1 else -1)
         samples.extend(counts)
         if pico is None:
             self._put(start, end - start)
-            self._put(<text>b"\n", 1)
-            return 1
+            return self._put(<text>b"\n", 1)
         alike.cost_pico += pico
         self._put(start, end - start - 1)
-        small = PyLong_AsLongLongAndOverflow(pico, &overflow)
-        if overflow or small < 0:
-            written = b"%d" % pico
-            self._put(<text>known[2], len(known[2]))
-            self._put(<text>written, len(written))
-        else:
-            self._put(<text>PyBytes_AS_STRING(known[2]), PyBytes_GET_SIZE(known[2]))
-            at = digits + 24
-            while True:
-                at -= 1
-                at[0] = 48 + small % 10
-                small //= 10
-                if small == 0:
-                    break
-            self._put(at, digits + 24 - at)
-        self._put(<text>PyBytes_AS_STRING(known[3]), PyBytes_GET_SIZE(known[3]))
-        return 1
+        self._put(<text>b',"cost_pico":"', 14)
+        self._put_number(pico)
+        return self._put_bytes(alike.tail)
 
-    def read(self, bytes value, Py_ssize_t at, long long fence_us, dict places):
-        """Lines of an envelope from ``at`` on.
+    cdef int _add_unusual(self, text start, text end, object alike, object pricer) except -1:
+        """The same by ``Alike.add``: it sees the reader as a call."""
+        unset = self.cost_pico
+        try:
+            alike.add(self, self.started_us, self.usage, pricer)
+            self._put(start, end - start - 1)
+            if self.cost_pico is not unset:
+                self._put_bytes(b',"cost_pico":"' + self.cost_pico.encode())
+                self._put_bytes(tail_of(self.cost_source, self.price_version))
+            else:
+                self._put(<text>b"}\n", 2)
+        finally:
+            self.cost_pico = unset
+            self.cost_source = self.price_version = ""
+        return 0
 
-        Gives what is to be written of them, with None where an odd line stands, and the odd ones:
-        each with the key of its place, if it is odd only because that is not known.
-        """
-        cdef text here = <text>PyBytes_AS_STRING(value) + at
-        cdef text end = <text>PyBytes_AS_STRING(value) + PyBytes_GET_SIZE(value)
-        cdef text close
-        cdef list runs = [], odd = []
-        cdef PyObject *found
+    cdef bytes _written(self):
+        cdef Py_ssize_t size = self._size
         self._size = 0
+        return PyBytes_FromStringAndSize(<char *>self._out, size)
+
+    def read(self, bytes value, long long fence_us, dict known, object meet, object pricer):
+        """See ``ordinary.Reader``."""
+        cdef text here = <text>PyBytes_AS_STRING(value)
+        cdef text end = here + PyBytes_GET_SIZE(value)
+        cdef text close = <text>memchr(here, c"\n", end - here)
+        cdef list runs = []
+        cdef list odd = None
+        cdef bytes key
+        self._size = 0
+        self._plain = &UTF8[0] if _is_utf8(value) else &ASCII[0]
+        here = end if close == NULL else close + 1
         while here < end:
-            close = <text>memchr(here, 10, end - here)
+            close = <text>memchr(here, c"\n", end - here)
             if close == NULL:
                 close = end
-            key = None
             if (
-                self._line(here, close)
+                self._ordinary(here, close)
                 and self._numbers[self._ts] <= fence_us
                 and self._numbers[self._started] <= fence_us
             ):
+                odd = None
                 key = self._place()
-                found = PyDict_GetItem(places, key)
-                if found != NULL and self._add(here, close, <tuple>found):
-                    here = close + 1
-                    continue
-            if self._size:
-                runs.append(PyBytes_FromStringAndSize(<char *>self._out, self._size))
-                self._size = 0
-            runs.append(None)
-            odd.append((PyBytes_FromStringAndSize(<char *>here, min(close + 1, end) - here), key))
+                alike = known.get(key)
+                if alike is None:
+                    alike = known[key] = meet(self)
+                self._add(here, close, alike, pricer)
+            else:
+                if self._size:
+                    runs.append(self._written())
+                if odd is None or len(odd) == LINES_AT_A_TIME:
+                    odd = []
+                    runs.append(odd)
+                odd.append(here[: min(close + 1, end) - here])
             here = close + 1
         if self._size:
-            runs.append(PyBytes_FromStringAndSize(<char *>self._out, self._size))
-        return runs, odd
+            runs.append(self._written())
+        return runs
+
+
+cdef bint _is_utf8(bytes value):
+    if value.isascii():
+        return True
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -16,6 +16,7 @@ from callmeter.schema.events import CallBegin, CallEnd, Cost, Event, Heartbeat
 from callmeter.schema.header import EnvelopeHeader
 from callmeter.schema.metered import Controls, Delta, Refused
 from callmeter_processors.foldrow import MINUTE_US, OK, Alike, Row, RowKey, Scope, Units
+from callmeter_processors.ordinary import Reader, Run
 from callmeter_processors.spending import FineSums, Spending
 from callmeter_processors.worth import Pricer
 
@@ -28,10 +29,13 @@ _Place = tuple[int, str, str, str, str, str, Units]
 
 
 class _Kept(NamedTuple):
-    """Of one scope: its rows, and where a call finds its place in them by one look."""
+    """Of one scope: its rows, and where a call finds its place in them by one look; ``known`` is
+    the reader's.
+    """
 
     rows: dict[RowKey, Row]
     alike: dict[_Place, Alike]
+    known: dict[bytes, Alike]
 
 
 class Fold:
@@ -51,38 +55,45 @@ class Fold:
         True if a ``call_begin`` or a ``heartbeat`` is among them.
         """
         told = False
-        scope = (header.project, header.environment, header.service)
-        kept = self._keep(scope)
+        scope, kept = self._kept(header)
         places = kept.alike
         pricer = self._pricer
-        if pricer.quote != self._quote:
-            self._forget_quotes()
         for event in events:
             if type(event) is CallEnd:
-                started_us, usage = event.started_us, event.usage
-                key = (
-                    started_us // MINUTE_US,
-                    event.provider,
-                    event.model,
-                    event.operation,
-                    event.phase,
-                    event.status,
-                    None if usage is UNSET else tuple(usage),
-                )
+                key = _place_of(event)
                 alike = places.get(key)
                 if alike is None:
                     alike = self._alike(scope, kept, key)
-                alike.add(event, started_us, usage, pricer)
+                alike.add(event, event.started_us, event.usage, pricer)
             elif isinstance(event, Cost):
                 self._add_cost(header, event)
             elif isinstance(event, CallBegin | Heartbeat):
                 told = True
         return told
 
+    def read(
+        self, reader: Reader, header: EnvelopeHeader, value: bytes, fence_us: int
+    ) -> list[Run]:
+        """Fold what a reader can take of an envelope; the rest is for the judge and ``add``."""
+        scope, kept = self._kept(header)
+
+        def meet(call: CallEnd) -> Alike:
+            key = _place_of(call)
+            return kept.alike.get(key) or self._alike(scope, kept, key)
+
+        return reader.read(value, fence_us, kept.known, meet, self._pricer)
+
+    def _kept(self, header: EnvelopeHeader) -> tuple[Scope, _Kept]:
+        """What an envelope is folded into, by the prices that hold now."""
+        if self._pricer.quote != self._quote:
+            self._forget_quotes()
+        scope = (header.project, header.environment, header.service)
+        return scope, self._keep(scope)
+
     def _keep(self, scope: Scope) -> _Kept:
         kept = self._scopes.get(scope)
         if kept is None:
-            kept = self._scopes[scope] = _Kept({}, {})
+            kept = self._scopes[scope] = _Kept({}, {}, {})
         return kept
 
     def _forget_quotes(self) -> None:
@@ -188,6 +199,19 @@ class Fold:
                     yield from _split_units(delta)
                 else:
                     yield delta
+
+
+def _place_of(call: CallEnd) -> _Place:
+    usage = call.usage
+    return (
+        call.started_us // MINUTE_US,
+        call.provider,
+        call.model,
+        call.operation,
+        call.phase,
+        call.status,
+        None if usage is UNSET else tuple(usage),
+    )
 
 
 def _split_units(delta: Delta) -> Iterator[Delta]:

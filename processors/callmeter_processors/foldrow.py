@@ -14,6 +14,7 @@ from msgspec import UNSET, UnsetType
 from callmeter.schema.events import MODEL_OPERATIONS, CallEnd
 from callmeter.schema.histogram import count_buckets
 from callmeter.schema.metered import Delta
+from callmeter_processors.metered import tail_of
 from callmeter_processors.spending import FineSums
 from callmeter_processors.worth import Pricer, settle
 
@@ -37,7 +38,8 @@ class Alike:
     """The calls of a row that name the same units in the same order.
 
     All that a call touches is here, the row itself is for the checkpoint. ``cost_of``, ``source``
-    and ``version`` are their quote, if one price holds for all of the row's minute.
+    and ``version`` are their quote, if one price holds for all of the row's minute, and ``tail`` is
+    how these two are written. ``_ordinary`` adds to it as well.
     """
 
     __slots__ = (
@@ -47,6 +49,7 @@ class Alike:
         "retries",
         "samples",
         "source",
+        "tail",
         "units",
         "unpriced",
         "version",
@@ -59,6 +62,7 @@ class Alike:
         self.watched = watched
         self.cost_of: Callable[..., int | None] | None = None
         self.source = self.version = ""
+        self.tail = b""
         self.retries = self.cost_pico = self.unpriced = 0
         #: Of one call after the other: ``_TIMES`` numbers, and its counts in the order of units.
         self.samples: list[int] = []
@@ -71,6 +75,7 @@ class Alike:
         quote = pricer.quote(key[1], key[2], start_us, self.units)
         if quote is not None and quote.end_us >= start_us + MINUTE_US:
             self.cost_of, self.source, self.version = quote.cost_of, quote.source, quote.version
+            self.tail = tail_of(quote.source, quote.version)
 
     def add(
         self, call: CallEnd, started_us: int, usage: dict[str, int] | UnsetType, pricer: Pricer

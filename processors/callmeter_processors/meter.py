@@ -22,20 +22,17 @@ from callmeter_processors.gaps import GapAlerts
 from callmeter_processors.judge import Opened, Refusal, judge_envelope, open_envelope
 from callmeter_processors.ledger import BudgetLedger
 from callmeter_processors.limits import MeterLimits
-from callmeter_processors.lines import dead_letter, judge_lines, lines_of
+from callmeter_processors.lines import count_lines, dead_letter, events_of, judge_lines
 from callmeter_processors.logtime import LogTime
 from callmeter_processors.metered import encode_deltas, encode_lines, metered_header
 from callmeter_processors.opencalls import OpenCalls
+from callmeter_processors.ordinary import Reader, new_reader
 from callmeter_processors.rows import decode_rows, encode_row, row_key
 from callmeter_processors.sequence import Sources
 from callmeter_processors.skew import SkewAlerts
 from callmeter_processors.step import Checkpoint, Count, Output, StepFactory
 from callmeter_processors.tracker import Seen
 from callmeter_processors.worth import Pricer
-
-#: Lines of an envelope that are judged, folded and encoded together: so many that what they were
-#: decoded to is still in the processor's first cache (docs/decisions/0021).
-_AT_A_TIME = 32
 
 
 class PartitionMeter:
@@ -47,12 +44,18 @@ class PartitionMeter:
     """
 
     def __init__(
-        self, log_id: str, partition: int, pricer: Pricer, limits: MeterLimits | None = None
+        self,
+        log_id: str,
+        partition: int,
+        pricer: Pricer,
+        limits: MeterLimits | None = None,
+        reader: Reader | None = None,
     ) -> None:
         self._log_id = log_id
         self._partition = partition
         self._pricer = pricer
         self._limits = limits or MeterLimits()
+        self._reader = reader or new_reader()
         self._sources = Sources(self._limits)
         self._time = LogTime(self._limits.blank_us)
         self._gaps = GapAlerts(log_id, self._sources, self._limits)
@@ -109,10 +112,8 @@ class PartitionMeter:
             self._duplicates += 1
             self._emit(record, header, Verdict.DUPLICATE)
             return
-        # What is too large is refused by its size; its lines need no splitting.
-        lines = lines_of(value) if len(value) <= self._limits.max_bytes else []
         refusal = opened.refusal or judge_envelope(
-            header, len(value), len(lines) - 1, record.timestamp_us, self._limits
+            header, len(value), count_lines(value) - 1, record.timestamp_us, self._limits
         )
         if refusal is None and seen is Seen.GIVEN_UP:
             refusal = Refusal(RefusedReason.TOO_LATE, "header field 'seq' is in a gap given up")
@@ -123,11 +124,7 @@ class PartitionMeter:
             self._emit(record, header, Verdict.REFUSED, refusal, body=[encode_lines([letter])])
             return
         refused_before = self._refused
-        # Also without a line: an open call's source was heard of, and may have closed.
-        body = [
-            self._accept(header, lines[at : at + _AT_A_TIME], record.timestamp_us)
-            for at in range(1, max(len(lines), 2), _AT_A_TIME)
-        ]
+        body = self._accept(header, value, record.timestamp_us)
         bad = self._refused - refused_before
         self._events += header.n - bad
         self._emit(record, header, Verdict.ACCEPTED, body=body, refused=bad)
@@ -155,19 +152,27 @@ class PartitionMeter:
                 self._skew.take(source, tracker, now_us, header.sent_us)
         return seen
 
-    def _accept(self, header: EnvelopeHeader, lines: Sequence[bytes], now_us: int) -> bytes:
-        """Judge, price, fold and encode some lines of an accepted envelope."""
-        events, bad = judge_lines(lines, now_us, self._limits)
+    def _accept(self, header: EnvelopeHeader, value: bytes, now_us: int) -> list[bytes]:
+        """Judge, price, fold and encode the lines of an accepted envelope, some at a time."""
         source = header.source
-        told = self._fold.add(header, events)
-        if told:
-            self._sources.beats(source)
-        if told or source in self._sources.gappy or self._open.concerns(source):
-            self._take_open(header, events, now_us)
-        if bad:
-            self._refused += len(bad)
-            self._counts.update(("dead_letters", line.reason) for line in bad)
-        return encode_lines(events)
+        fence_us = now_us + self._limits.future_us
+        body: list[bytes] = []
+        # Also without a line: an open call's source was heard of, and may have closed.
+        for run in self._fold.read(self._reader, header, value, fence_us) or [[]]:
+            told, events = False, None
+            if isinstance(run, bytes):
+                body.append(run)
+            else:
+                events, bad = judge_lines(run, now_us, self._limits)
+                told = self._fold.add(header, events)
+                body.append(encode_lines(events))
+                self._refused += len(bad)
+                self._counts.update(("dead_letters", line.reason) for line in bad)
+            if told:
+                self._sources.beats(source)
+            if told or source in self._sources.gappy or self._open.concerns(source):
+                self._take_open(header, events_of(body[-1]) if events is None else events, now_us)
+        return body
 
     def _take_open(
         self, header: EnvelopeHeader, judged: Sequence[Event | Refused], now_us: int

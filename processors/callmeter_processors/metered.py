@@ -52,6 +52,14 @@ def encode_lines(lines: Sequence[Struct]) -> bytes:
     return _encoder.encode_lines(lines)
 
 
+def tail_of(source: str, version: str) -> bytes:
+    """What stands behind the digits of a cost, to the end of the call's line."""
+    return b'","cost_source":%b,"price_version":%b}\n' % (
+        _encoder.encode(source),
+        _encoder.encode(version),
+    )
+
+
 def encode_deltas(
     header: DeltasHeader, controls: Controls, deltas: Iterable[Delta], part_bytes: int
 ) -> Iterator[bytes]:

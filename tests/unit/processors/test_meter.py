@@ -8,6 +8,7 @@ import pytest
 from callmeter.errors import NewerSchemaError
 from callmeter_processors.limits import DAY_US
 from callmeter_processors.meter import PartitionMeter, meter_factory
+from callmeter_processors.ordinary import EveryLine
 from callmeter_processors.step import Checkpoint, Step
 from support.metering import (
     LOG,
@@ -208,14 +209,14 @@ def test_how_many_lines_are_taken_together_changes_nothing(monkeypatch, lines, a
     """Each is judged alone, and what is open is the same however an envelope is cut."""
 
     def run():
-        meter = PartitionMeter(LOG, 0, TablePricer())
+        meter = PartitionMeter(LOG, 0, TablePricer(), reader=EveryLine())
         for seq, chosen in enumerate([list(calls_of(lines)), [], list(calls_of(lines // 2))]):
             meter.process(record(envelope(chosen, seq=seq, last=seq == 2), offset=seq))
         meter.tick(NOW_US + DAY_US)
         return meter.checkpoint()
 
     usual = run()
-    monkeypatch.setattr("callmeter_processors.meter._AT_A_TIME", at_a_time)
+    monkeypatch.setattr("callmeter_processors.ordinary.LINES_AT_A_TIME", at_a_time)
     assert run() == usual
     accepted = envelopes(usual.outputs)
     assert [each.head["n"] for each in accepted] == [lines, 0, lines // 2]

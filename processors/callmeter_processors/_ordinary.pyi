@@ -1,0 +1,33 @@
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any
+
+from callmeter.schema.events import CallEnd
+from callmeter_processors.foldrow import Alike
+from callmeter_processors.worth import Pricer
+
+class Kind(IntEnum):
+    TEXT = ...
+    HEX = ...
+    UUID = ...
+    NUMBER = ...
+    TEXTS = ...
+    COUNTS = ...
+
+class OrdinaryReader:
+    def __init__(
+        self,
+        opening: bytes,
+        fields: list[tuple[bytes, int, int, int, Any]],
+        required: list[bytes],
+        row_key: list[bytes],
+        unset: Any,
+    ) -> None: ...
+    def read(
+        self,
+        value: bytes,
+        fence_us: int,
+        known: dict[bytes, Alike],
+        meet: Callable[[CallEnd], Alike],
+        pricer: Pricer,
+    ) -> list[bytes | list[bytes]]: ...
