@@ -56,6 +56,7 @@ def build(
     out = project.parent / "out"
     out.mkdir(exist_ok=True)
     kept = {k: v for k, v in os.environ.items() if k not in {"CC", "CALLMETER_COMPILED"}}
+    kept["CFLAGS"] = "-O0"  # sooner done
     code = f"import hatchling.build as b; print(b.build_{kind}({str(out)!r}))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=project, env={**kept, **settings},
@@ -145,12 +146,24 @@ def test_what_was_asked_for_and_cannot_be_fails_in_a_line(
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_mistake_in_the_source_is_shown_where_compiling_is_required(project: Path) -> None:
-    (project / "lib" / "small" / "_fast.pyx").write_text("def twice(long n:\n")
-    done, _ = build(project, CALLMETER_COMPILED="require")
-    assert done.returncode != 0
-    assert "def twice(long n:" in done.stderr
-    assert done.stderr.splitlines()[-1].endswith("CALLMETER_COMPILED=require: Cython failed")
+@pytest.mark.parametrize("choice", ["", "require"])
+def test_what_a_failing_tool_said_is_shown_where_compiling_is_required(
+    project: Path, choice: str
+) -> None:
+    stub = project.parent / "stub"
+    stub.mkdir()
+    (stub / "cython.py").write_text("raise SystemExit('_fast.pyx:1:2: a mistake')\n")
+    done, wheel = build(project, CALLMETER_COMPILED=choice, PYTHONPATH=str(stub))
+    lines = done.stderr.splitlines()
+    if choice == "require":
+        assert done.returncode != 0
+        assert lines[0] == "_fast.pyx:1:2: a mistake"
+        assert lines[1].endswith("CALLMETER_COMPILED=require: Cython failed")
+    else:
+        assert done.returncode == 0
+        assert MODULE not in names(wheel)
+        assert lines[0].endswith("Cython failed (CALLMETER_COMPILED=require shows how)")
+        assert len(lines) == 1
 
 
 def test_an_editable_install_has_it_in_place_and_loses_it_with_the_choice(project: Path) -> None:
