@@ -10,17 +10,14 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 import click
 
 from callmeter.cli.doctor_finding import THOROUGH, Figure, Finding, State
+from callmeter.cli.doctor_places import Places
 from callmeter.cli.monitor import Monitor
 from callmeter.errors import CallmeterError
 from callmeter.scrape import Family, Scraped, gauge
-
-if TYPE_CHECKING:
-    from callmeter.cli.doctor import Places
 
 PREFIX = "callmeter_doctor"
 #: Every metric: labels, what it says.
