@@ -23,7 +23,7 @@ import orjson
 
 from callmeter.clock import Clock, SystemClock
 from callmeter.errors import UsageError
-from callmeter_sinks.clickhouse.sharding import Shards
+from callmeter_sinks.clickhouse.shards import Shards
 from callmeter_sinks.clickhouse.store import Store
 
 #: For people, one sentence each.

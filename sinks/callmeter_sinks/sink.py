@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from callmeter.clock import Clock, SystemClock
 from callmeter.errors import UnreachableError
 from callmeter_sinks.backoff import Patience
-from callmeter_sinks.clickhouse.sharding import Shards
+from callmeter_sinks.clickhouse.shards import Shards
 from callmeter_sinks.clickhouse.store import Store
 from callmeter_sinks.faults import FencedError, StoppedError
 from callmeter_sinks.intents import Books

@@ -22,7 +22,8 @@ from callmeter_sinks.clickhouse import migrate_shards
 from callmeter_sinks.clickhouse.migrate import check_schema
 from callmeter_sinks.clickhouse.opening import open_shards, open_store
 from callmeter_sinks.clickhouse.shard_book import check_opened
-from callmeter_sinks.clickhouse.sharding import Sharding, Shards
+from callmeter_sinks.clickhouse.sharding import Sharding
+from callmeter_sinks.clickhouse.shards import Shards
 from callmeter_sinks.clickhouse.store import PermanentStoreError, Store
 from callmeter_sinks.dashboard.app import dashboard_app
 from callmeter_sinks.forget import find, forget

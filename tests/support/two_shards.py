@@ -20,7 +20,8 @@ from callmeter_sinks.clickhouse.chdb_store import ChdbStore
 from callmeter_sinks.clickhouse.migrate import migrate
 from callmeter_sinks.clickhouse.migrate_shards import migrate_shards
 from callmeter_sinks.clickhouse.read_side import READ_SETTINGS, read_database
-from callmeter_sinks.clickhouse.sharding import Sharding, Shards
+from callmeter_sinks.clickhouse.sharding import Sharding
+from callmeter_sinks.clickhouse.shards import Shards
 from callmeter_sinks.clickhouse.shim import ShimServer
 from callmeter_sinks.clickhouse.shim_request import Request
 

@@ -38,7 +38,7 @@ def look_at_store(store: Store, *, thorough: bool) -> Iterator[Finding]:
 
 def _schema(store: Store) -> Finding:
     from callmeter_sinks.clickhouse.migrate import check_schema
-    from callmeter_sinks.clickhouse.sharding import tables_in
+    from callmeter_sinks.clickhouse.shards import tables_in
 
     check_schema(store)
     version = store.query("SELECT version()").rows[0][0]

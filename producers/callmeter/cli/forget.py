@@ -16,7 +16,7 @@ from callmeter.errors import UsageError
 from callmeter.log.dirlock import DirectoryLock
 
 if TYPE_CHECKING:
-    from callmeter_sinks.clickhouse.sharding import Shards
+    from callmeter_sinks.clickhouse.shards import Shards
     from callmeter_sinks.clickhouse.store import Store
     from callmeter_sinks.forget import Forgotten
 
@@ -75,7 +75,7 @@ def command(
 def _store(directory: Path | None, store_url: str | None) -> Iterator[tuple[Store, Shards]]:
     """A store that may be written to: what is read, and its shards, which may be one."""
     from callmeter_sinks.clickhouse.opening import open_shards, open_store
-    from callmeter_sinks.clickhouse.sharding import Shards
+    from callmeter_sinks.clickhouse.shards import Shards
 
     if directory is not None and store_url is not None:
         raise UsageError("give --dir or --store, not both")

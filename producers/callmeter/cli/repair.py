@@ -21,7 +21,7 @@ from callmeter.errors import UsageError
 from callmeter.log.dirlock import DirectoryLock
 
 if TYPE_CHECKING:
-    from callmeter_sinks.clickhouse.sharding import Shards
+    from callmeter_sinks.clickhouse.shards import Shards
     from callmeter_sinks.clickhouse.store import Store
     from callmeter_sinks.repair import Repaired
     from callmeter_sinks.repair_plan import RepairPlan, Wanted
@@ -91,7 +91,7 @@ def _places(
 ) -> Iterator[tuple[Shards, MeteredSource]]:
     """Store and log, with nobody else in an embedded directory."""
     from callmeter_sinks.clickhouse.opening import open_shards
-    from callmeter_sinks.clickhouse.sharding import Shards
+    from callmeter_sinks.clickhouse.shards import Shards
 
     if kafka_url is not None:
         if directory is not None or store_url is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-from callmeter_sinks.clickhouse.sharding import tables_in
+from callmeter_sinks.clickhouse.shards import tables_in
 from callmeter_sinks.clickhouse.store import Store
 
 _TTL = re.compile(r"\bTTL\b.*?toIntervalDay\((\d+)\)", re.DOTALL)

@@ -18,7 +18,7 @@ from callmeter_sinks.clickhouse import shard_book
 from callmeter_sinks.clickhouse.migrate import MigrationReport, migrate
 from callmeter_sinks.clickhouse.read_side import read_statements, read_tables
 from callmeter_sinks.clickhouse.retention import apply_retention
-from callmeter_sinks.clickhouse.sharding import Shards
+from callmeter_sinks.clickhouse.shards import Shards
 from callmeter_sinks.clickhouse.sql_files import shipped
 
 

@@ -17,7 +17,8 @@ from collections.abc import Mapping, Sequence
 from callmeter.errors import ConfigError
 from callmeter_sinks.clickhouse.http_url import HttpUrl
 from callmeter_sinks.clickhouse.shard_book import check_opened
-from callmeter_sinks.clickhouse.sharding import Sharding, Shards
+from callmeter_sinks.clickhouse.sharding import Sharding
+from callmeter_sinks.clickhouse.shards import Shards
 from callmeter_sinks.clickhouse.store import Store
 
 

@@ -7,7 +7,8 @@ which one it is and of how many. Whoever opens a store compares.
 from __future__ import annotations
 
 from callmeter.errors import ConfigError
-from callmeter_sinks.clickhouse.sharding import Sharding, Shards
+from callmeter_sinks.clickhouse.sharding import Sharding
+from callmeter_sinks.clickhouse.shards import Shards
 from callmeter_sinks.clickhouse.sql_files import Deployment, render
 from callmeter_sinks.clickhouse.store import Store
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from callmeter_sinks.clickhouse.sharding import Shards
+from callmeter_sinks.clickhouse.shards import Shards
 from callmeter_sinks.shard_source import ShardSource
 from callmeter_sinks.sink import Sink
 from support.fake_store import FakeSource, FakeStore
