@@ -104,11 +104,11 @@ def install(venv: Path, uv: str | None, extras: str | None) -> None:
 
 
 def is_compiled(venv: Path) -> bool:
-    """Whether the code that may be compiled is: the installers keep the build's own word of it."""
-    look = "import importlib.util as u; print(u.find_spec('callmeter_processors._ordinary'))"
+    """Whether the meter's reader is: what a build says of it, pip and uv keep to themselves."""
+    look = "from callmeter_processors.ordinary import compiled; print(compiled())"
     python = venv / "bin" / "python"
     found = subprocess.run([python, "-c", look], capture_output=True, text=True, check=True)
-    return found.stdout.strip() != "None"
+    return found.stdout.strip() == "True"
 
 
 def main() -> int:

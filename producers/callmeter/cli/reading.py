@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 
 def reading() -> tuple[bool, str]:
     """Whether the compiled reader is in use, and the same in words that say what to do."""
-    if importlib.util.find_spec("callmeter_processors._ordinary") is not None:
+    from callmeter_processors import ordinary
+
+    if ordinary.compiled():
         return True, "ordinary calls are read by compiled code"
-    return False, ("pure Python; the meter takes twice the CPU; install a C compiler and reinstall")
+    return False, "pure Python; the meter takes twice the CPU; install a C compiler and reinstall"

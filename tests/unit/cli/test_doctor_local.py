@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 import pytest
@@ -30,7 +29,7 @@ def test_what_is_missing_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_pure_python_is_worth_a_look_and_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("callmeter_processors.ordinary.compiled", lambda: False)
     found = {finding.piece: finding for finding in look_at_installation()}["reader"]
     assert found.state is State.NOTICE
     assert found.detail == (
@@ -40,7 +39,7 @@ def test_pure_python_is_worth_a_look_and_says_what_to_do(monkeypatch: pytest.Mon
 
 
 def test_the_compiled_reader_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: ModuleSpec(name, None))
+    monkeypatch.setattr("callmeter_processors.ordinary.compiled", lambda: True)
     found = {finding.piece: finding for finding in look_at_installation()}["reader"]
     assert found.state is State.OK
     assert "compiled" in found.detail
