@@ -56,9 +56,10 @@ fmt: $(ALL) ## Format the code and sort its imports
 	$(BIN)/ruff check -q --select I --fix $(PACKAGES) $(PROGRAMS)
 	$(BIN)/ruff format $(PACKAGES) $(PROGRAMS)
 
-lint: $(ALL) ## Ruff, formatting and import contracts
+lint: $(ALL) ## Ruff, cython-lint, formatting and import contracts
 	$(BIN)/ruff check $(PACKAGES) $(PROGRAMS)
 	$(BIN)/ruff format --check $(PACKAGES) $(PROGRAMS)
+	$(BIN)/cython-lint --no-pycodestyle $(PACKAGES)
 	$(BIN)/lint-imports --no-logo
 
 types: $(ALL) ## mypy --strict over the three packages
