@@ -151,6 +151,7 @@ def questions(ask: Queries) -> dict[str, Callable[[], Any]]:
         "projection: top 10 users, 30 days": lambda: ask.report(
             ["user"], since=START, top=10, latencies=False
         ),
+        "projection: costliest users, 30 days": lambda: ask.spenders(since=START),
         "projection: errors, 30 days": lambda: ask.errors(since=START),
         "raw: top 10 users, 1 day": lambda: ask.report(["user"], since=day, top=10),
         "raw: by team tag, 1 day": lambda: ask.report(["tag:team"], since=day),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from callmeter.errors import UsageError
 from callmeter_sinks.clickhouse.chdb_store import ChdbStore
 from callmeter_sinks.clickhouse.store import Result, Store
 from callmeter_sinks.forget import forget
@@ -117,6 +119,7 @@ def answers(store: Store, use: str, periods: Sequence[Mapping[str, datetime]]) -
             ask.report(["project", "user"], top=9, latencies=False, **period, **more)  # type: ignore[arg-type]
             for more in ({}, {"project": "a"}, {"filters": {"user": ["u3", "u4"]}})
         ]
+        found.append(ask.spenders(top=9, **period))  # type: ignore[arg-type]
         found += [
             ask.errors(**period),  # type: ignore[arg-type]
             ask.errors(**period, filters={"model": "x"}),  # type: ignore[arg-type]
@@ -149,11 +152,39 @@ def test_answers_are_those_of_single_rows(store: ChdbStore) -> None:
     assert sorted((r.error_type, r.calls, r.example_call_id) for r in rows) == sorted(by_hand)
 
 
+def test_who_costs_most_is_what_a_report_begins_with(store: ChdbStore) -> None:
+    ask = Queries(store)
+    seen: set[Decimal | None] = set()
+    for period in (*PERIODS, {"since": DAY + timedelta(days=3)}):
+        for by, top, more in (
+            (["user"], 9, {}),
+            (["user"], 100, {"project": "a"}),
+            (["project", "user"], 9, {"filters": {"user": ["u3", "u4"]}}),
+            (["user", "model"], 200, {}),
+            (["model"], 9, {}),
+            ([], 9, {}),
+        ):
+            report = ask.report(by, top=top, latencies=False, **period, **more)  # type: ignore[arg-type]
+            rows = ask.spenders(by, top=top, **period, **more)  # type: ignore[arg-type]
+            assert [(r.key, astuple(r.figures)) for r in rows] == [
+                (r.key, (r.figures.cost_usd, r.figures.calls, r.figures.failures))
+                for r in report.rows
+            ]
+            seen |= {row.figures.cost_usd for row in rows}
+    # No rollups here, so a report of all has a row, and nothing in it; of users some have no price.
+    assert {None, Decimal(0)} <= seen
+    with pytest.raises(UsageError):
+        ask.spenders(top=0)
+
+
 def test_the_engine_reads_the_projections(store: ChdbStore) -> None:
     watched = Watched(store)
     ask = Queries(watched)  # type: ignore[arg-type]
     ask.report(["user"], top=5, latencies=False)
     assert watched.plan().count("ReadFromMergeTree (by_user)") == 2
+    ask.spenders(top=5)
+    assert watched.plan().count("ReadFromMergeTree (by_user)") == 2
+    assert "attempts" not in watched.plan()
     ask.report(["user"], since=DAY, until=DAY + timedelta(days=3), project="a", latencies=False)
     assert "ReadFromMergeTree (by_user)" in watched.plan()
     ask.errors(since=DAY)

@@ -9,6 +9,7 @@ from callmeter_sinks.queries.calls import CallRow, ErrorRow, Span, Trace
 from callmeter_sinks.queries.experiments import CatalogEntry, ExperimentRow, Series
 from callmeter_sinks.queries.facade import Queries
 from callmeter_sinks.queries.flight import OpenRow
+from callmeter_sinks.queries.spending import Spender, Spent
 from callmeter_sinks.queries.usage import Figures, OperationRow, Report, ReportRow, UsageRow
 
 __all__ = [
@@ -29,6 +30,8 @@ __all__ = [
     "Series",
     "SourceRow",
     "Span",
+    "Spender",
+    "Spent",
     "Trace",
     "UsageRow",
 ]

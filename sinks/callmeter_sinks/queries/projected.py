@@ -32,19 +32,17 @@ _WINDOWS = {
     "toStartOfDay": timedelta(days=1),
     "toStartOfHour": timedelta(hours=1),
 }
-_OF_CALLS = (
-    "count() AS s_calls, sum(attempts) AS s_attempts, countIf(status != 'ok') AS s_failures, "
-    "ifNull(sum(input_tokens), 0) AS s_input_tokens, "
-    "ifNull(sum(output_tokens), 0) AS s_output_tokens, "
-    "ifNull(sum(cost), toDecimal128(0, 12)) AS s_cost, "
-    "sum(unpriced) AS s_unpriced, sum(usage_unknown) AS s_usage_unknown"
-)
-_NONE = "toUInt64(0)"
-_OF_COSTS = (
-    f"{_NONE} AS s_calls, {_NONE} AS s_attempts, {_NONE} AS s_failures, "
-    f"{_NONE} AS s_input_tokens, {_NONE} AS s_output_tokens, sum(cost) AS s_cost, "
-    f"{_NONE} AS s_unpriced, {_NONE} AS s_usage_unknown"
-)
+_OF_CALLS = {
+    "calls": "count()",
+    "attempts": "sum(attempts)",
+    "failures": "countIf(status != 'ok')",
+    "input_tokens": "ifNull(sum(input_tokens), 0)",
+    "output_tokens": "ifNull(sum(output_tokens), 0)",
+    "cost": "ifNull(sum(cost), toDecimal128(0, 12))",
+    "unpriced": "sum(unpriced)",
+    "usage_unknown": "sum(usage_unknown)",
+}
+_OF_COSTS = {**dict.fromkeys(_OF_CALLS, "toUInt64(0)"), "cost": "sum(cost)"}
 
 
 def knows_users(dims: Sequence[Dimension], filters: Filters) -> bool:
@@ -52,17 +50,24 @@ def knows_users(dims: Sequence[Dimension], filters: Filters) -> bool:
     return BY_USER.issuperset([*(dim.name for dim in dims), *filters])
 
 
-def users_sql(dims: Sequence[Dimension], period: Period, filters: Filters, binding: Binding) -> str:
+def users_sql(
+    dims: Sequence[Dimension],
+    period: Period,
+    filters: Filters,
+    binding: Binding,
+    sums: Sequence[str],
+) -> str:
     """Groups ``k0``, ``k1``, … and sums ``s_calls``, …, several rows a group: join them."""
     names = [f"k{place}" for place in range(len(dims))]
     keys = "".join(f"{d.sql(binding)} AS {name}, " for d, name in zip(dims, names, strict=True))
     group_by = f" GROUP BY {', '.join(names)}" if names else ""
     wanted = filter_sql(filters, binding)
     selects = []
-    for table, sums, always in (("calls", _OF_CALLS, [_IS_CALL]), ("costs", _OF_COSTS, [])):
+    for table, known, always in (("calls", _OF_CALLS, [_IS_CALL]), ("costs", _OF_COSTS, [])):
+        added = ", ".join(f"{known[name]} AS s_{name}" for name in sums)
         for within in cut(period, "toStartOfDay", binding):
             where = " AND ".join([*always, *within, *wanted]) or "1"
-            selects.append(f"SELECT {keys}{sums} FROM {table} WHERE {where}{group_by}")
+            selects.append(f"SELECT {keys}{added} FROM {table} WHERE {where}{group_by}")
     return " UNION ALL ".join(selects)
 
 

@@ -117,7 +117,7 @@ def report(
         if whole:
             totals = measured
         if not whole or not asked.dims:
-            rows.append(ReportRow(_key(asked.dims, key), measured))
+            rows.append(ReportRow(values_of(asked.dims, key), measured))
     by = [dim.name for dim in asked.dims]
     return Report(by, rows, totals, asked.period.since, asked.period.until)
 
@@ -139,14 +139,22 @@ def latencies(store: Store, asked: Question) -> dict[tuple[Any, ...] | None, Seq
 
 
 def _sums_with_totals(asked: Question, binding: Binding, *, latencies: bool) -> str:
-    """Sums of groups and of all; of users from sums by day, unless latencies are asked for too."""
-    if asked.raw and not latencies and knows_users(asked.dims, asked.filters):
-        groups = users_sql(asked.dims, asked.period, asked.filters, binding)
-    else:
-        groups = groups_sql(asked, binding)
+    """Sums of groups and of all."""
     sums = ", ".join(f"sum(s_{name}) AS {name}_" for name in SUMS)
     # Rows are aggregated once, into groups, and only the groups twice.
-    return _with_totals(asked.dims, sums, groups)
+    return _with_totals(asked.dims, sums, sums_sql(asked, binding, latencies=latencies))
+
+
+def sums_sql(
+    asked: Question, binding: Binding, names: Sequence[str] = SUMS, *, latencies: bool
+) -> str:
+    """Groups ``k0``, ``k1``, … and sums ``s_calls`` and so on, several rows a group: join them.
+
+    Of users they are read from sums by day, unless latencies are asked for too.
+    """
+    if asked.raw and not latencies and knows_users(asked.dims, asked.filters):
+        return users_sql(asked.dims, asked.period, asked.filters, binding, names)
+    return groups_sql(asked, binding, names)
 
 
 def _latencies_with_totals(asked: Question, binding: Binding) -> str:
@@ -168,9 +176,9 @@ def _latencies_with_totals(asked: Question, binding: Binding) -> str:
     )
 
 
-def groups_sql(asked: Question, binding: Binding) -> str:
+def groups_sql(asked: Question, binding: Binding, names: Sequence[str] = SUMS) -> str:
     """The groups ``k0``, ``k1``, … and their sums: ``s_calls``, ``s_attempts`` and so on."""
-    sums = ", ".join(f"{asked.added(name)} AS s_{name}" for name in SUMS)
+    sums = ", ".join(f"{asked.added(name)} AS s_{name}" for name in names)
     return _select(asked.dims, sums, asked.sums_sql(binding), binding)
 
 
@@ -200,7 +208,7 @@ def usage(store: Store, asked: Question) -> list[UsageRow]:
     amounts = f"{asked.added('usage')} AS amounts"
     statement = _select(asked.dims, amounts, asked.sums_sql(binding), binding) + " ORDER BY ALL"
     return [
-        UsageRow(_key(asked.dims, row[:-1]), unit, int(amount))
+        UsageRow(values_of(asked.dims, row[:-1]), unit, int(amount))
         for row in store.query(statement, binding.values, asked.settings(store)).rows
         for unit, amount in sorted(row[-1].items())
         if amount
@@ -216,7 +224,7 @@ def operations(store: Store, asked: Question) -> list[OperationRow]:
     source = asked.rollups_sql("rollup", measures, f"NOT {IS_CALL} AND r.calls > 0", binding)
     statement = _select(asked.dims, "sum(operations) AS n, sum(failures) AS f", source, binding)
     return [
-        OperationRow(_key(asked.dims, row[:-2]), row[-2], row[-1])
+        OperationRow(values_of(asked.dims, row[:-2]), row[-2], row[-1])
         for row in store.query(f"{statement} ORDER BY n DESC", binding.values).rows
         if row[-2]
     ]
@@ -265,7 +273,8 @@ def order_sql(order: str | None, dims: Sequence[Dimension]) -> str:
     return f"{columns[name]}{' DESC' if descending else ''}{ties}"
 
 
-def _key(dims: Sequence[Dimension], values: Sequence[Any]) -> dict[str, str | datetime]:
+def values_of(dims: Sequence[Dimension], values: Sequence[Any]) -> dict[str, str | datetime]:
+    """A group's key by the names of its dimensions; windows are aware datetimes in UTC."""
     return {
         dim.name: value.astimezone(UTC) if isinstance(value, datetime) else str(value)
         for dim, value in zip(dims, values, strict=True)
@@ -276,12 +285,16 @@ def _micros(asked: Question, quantiles: Sequence[Any]) -> list[float]:
     return [float(each) if asked.raw else midpoint_us(each) for each in quantiles]
 
 
+def known_cost(cost: Decimal, calls: int, without: int) -> Decimal | None:
+    """A sum of costs; None if it is 0 because each of the calls is ``without`` a known one."""
+    return None if calls > 0 and without >= calls and cost == 0 else cost
+
+
 def figures(measures: Sequence[Any], latencies: Sequence[float] | None) -> Figures:
     """From sums in the order of ``SUMS``, and quantiles in microseconds."""
     calls, attempts, failures, tokens_in, tokens_out, cost, unpriced, unknown = measures
     cost = Decimal(cost)
     no_usage = calls > 0 and unknown >= calls
-    no_cost = calls > 0 and unpriced + unknown >= calls and cost == 0
     p50, p95, p99 = [us / 1000 for us in latencies] if latencies else (None, None, None)
     return Figures(
         calls=calls,
@@ -289,7 +302,7 @@ def figures(measures: Sequence[Any], latencies: Sequence[float] | None) -> Figur
         failures=failures,
         input_tokens=None if no_usage else tokens_in,
         output_tokens=None if no_usage else tokens_out,
-        cost_usd=None if no_cost else cost,
+        cost_usd=known_cost(cost, calls, unpriced + unknown),
         unpriced_calls=unpriced,
         usage_unknown=unknown,
         latency_p50_ms=p50,

@@ -83,10 +83,8 @@ async def errors(asked: Asked) -> Page:
 async def users(asked: Asked) -> Page:
     """Panel: the users that cost most; their durations would take every single call."""
     view = asked.view
-    rows = await asked.query(
-        "report", "user", by=["user"], top=_TOP, latencies=False, **view.asked()
-    )
-    return Page("panel-users.html", {"users": rows})
+    rows = await asked.query("spenders", by=["user"], top=_TOP, **view.asked())
+    return Page("panel-users.html", {"users": {"rows": rows}})
 
 
 async def fitting(asked: Asked) -> Asked:
