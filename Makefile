@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PACKAGES := producers processors sinks
 PROGRAMS := tests scripts $(wildcard benchmarks examples)
 INPUTS := requirements.lock pyproject.toml scripts/install.py scripts/hatch_compile.py \
-	$(shell find $(PACKAGES) -name '*.pyx')
+	$(shell find $(PACKAGES) -name '*.pyx' -o -name '*.pxd')
 # Stamps of what is installed; everything holds the demo's part too.
 ALL := $(VENV)/.callmeter-all
 DEMO := $(if $(wildcard $(ALL)),$(ALL),$(VENV)/.callmeter-embedded)

@@ -111,7 +111,7 @@ class Alike:
             elif usage is not UNSET:
                 self.unpriced += 1
             if self.watched:
-                _watch(self.watched, call, pico)
+                watch(self.watched, call, pico)
 
 
 class Row:
@@ -214,7 +214,7 @@ def _known(durations_us: list[int]) -> list[int]:
     return [duration_us for duration_us in durations_us if duration_us != UNKNOWN]
 
 
-def _watch(watched: tuple[FineSums, ...], call: CallEnd, pico: int | None) -> None:
+def watch(watched: tuple[FineSums, ...], call: CallEnd, pico: int | None) -> None:
     """Add a model call where budgets ask for each: once for all budgets of the same fields."""
     usage = call.usage
     if pico is not None and usage is not UNSET and call.status == OK:

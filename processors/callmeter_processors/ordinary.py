@@ -6,7 +6,7 @@ line from the envelope to the metered record without them. A line is ordinary if
 by any reader, as what the judge would write of it, but for its cost: a ``call_end`` without blanks
 and escapes whose fields are all known, each there once, within its limits, with no recorded text
 and no cost of its own. All others are the judge's. Without a compiler at the time of installation
-all of them are: twice the CPU, the same sums (docs/decisions/0025-ordinary-lines.md).
+all of them are: twice the CPU, the same sums (docs/decisions/0026-compiled-ordinary-lines.md).
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from callmeter_processors.lines import lines_of
 from callmeter_processors.worth import Pricer
 
 try:
-    from callmeter_processors._ordinary import Kind, OrdinaryReader
+    from callmeter_processors._call_line import Kind
+    from callmeter_processors._ordinary import OrdinaryReader
 
     _COMPILED = True
 except ImportError:
@@ -86,7 +87,8 @@ def new_reader() -> Reader:
     if not _COMPILED:
         return EveryLine()
     required = [field.encode_name.encode() for field in _call_end() if field.required]
-    return OrdinaryReader(b'{"kind":"call_end",', list(_fields()), required, _ROW_KEY, UNSET)
+    opening = b'{"kind":"call_end",'
+    return OrdinaryReader(opening, list(_fields()), required, _ROW_KEY, LINES_AT_A_TIME, UNSET)
 
 
 def _call_end() -> tuple[inspect.Field, ...]:
