@@ -2,7 +2,8 @@
 
 What is handed on was decoded into a record type, and is encoded anew from it: readers behind the
 meter see exactly what the judge understood (docs/decisions/0007-the-judge-encodes-anew.md). Fields
-that carry free JSON are parsed and written anew for the same reason.
+that carry free JSON are parsed and written anew for the same reason. Lines of which nothing else
+could be understood pass by it: see ``ordinary``.
 """
 
 from __future__ import annotations
