@@ -8,12 +8,10 @@ Deltas cannot be taken out of a sum again, so whole days are deleted and summed 
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
-from functools import cache
 
-from callmeter.schema.histogram import PER_DOUBLING
+from callmeter_sinks.buckets import ABOUT_SQL, bucket_sql
 from callmeter_sinks.checks.rollups import CHUNK_ROWS
 from callmeter_sinks.clickhouse.store import Store
 from callmeter_sinks.queries.dimensions import ROLLUP_DIMENSIONS, Binding, Period
@@ -70,7 +68,7 @@ FROM (
     toInt16({bucket}) AS bucket, count() AS n, max(log_ts) AS seen
   FROM (
     SELECT started_at, {dims}, log_ts, name, us,
-      toInt32(floor(log2(greatest(us, 1)) * {per_doubling})) AS about
+      {about} AS about
     FROM (
       SELECT started_at, {dims}, log_ts, pair.1 AS name, assumeNotNull(pair.2) AS us
       FROM (
@@ -129,14 +127,8 @@ def _insert(
 ) -> None:
     binding = Binding()
     within = _within("started_at", days, binding)
-    bucket = ""
-    if select is _HISTOGRAM:
-        edges = binding.add(_edges(), "Array(UInt64)")
-        # log2 of a float may fall on either side of an edge: one step either way puts it right.
-        bucket = f"about + (us >= {edges}[about + 2]) - (greatest(us, 1) < {edges}[about + 1])"
-    sql = select.format(
-        window=window, dims=dims, within=within, bucket=bucket, per_doubling=PER_DOUBLING
-    )
+    bucket = bucket_sql(binding) if select is _HISTOGRAM else ""
+    sql = select.format(window=window, dims=dims, within=within, bucket=bucket, about=ABOUT_SQL)
     store.command(f"INSERT INTO {into} {sql}", binding.values, _ANEW)
 
 
@@ -147,14 +139,3 @@ def _within(column: str, days: Sequence[date], binding: Binding) -> str:
     numbers = binding.add([(day - _EPOCH).days for day in days], "Array(UInt32)")
     between = Period(since, until).sql(column, binding)
     return " AND ".join([*between, f"has({numbers}, toUInt32(toDate({column}, 'UTC')))"])
-
-
-@cache
-def _edges() -> Sequence[int]:
-    """``_edges()[b]`` is the least duration of bucket ``b``: the least n with n**32 >= 2**b."""
-    durations = range(2**63 - 1)
-    edges = [
-        bisect_left(durations, 1 << b, key=lambda n: n**PER_DOUBLING)
-        for b in range(63 * PER_DOUBLING)
-    ]
-    return [*edges, 2**63, 2**63 + 1]

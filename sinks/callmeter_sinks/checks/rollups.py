@@ -4,13 +4,12 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache, partial
+from functools import partial
 
-from callmeter.schema.histogram import PER_DOUBLING
+from callmeter_sinks.buckets import ABOUT_SQL, bucket_sql
 from callmeter_sinks.checks.outcome import Check, Comparison, Unverifiable, settled
 from callmeter_sinks.checks.two_sides import Side, compare
 from callmeter_sinks.clickhouse.store import Store
@@ -208,12 +207,9 @@ def _rollup(chunk: _Chunk, suffix: str, window: str, binding: Binding) -> str:
 def _histograms(store: Store, chunk: _Chunk, name: str, suffix: str) -> Comparison:
     """Counts by bucket. The bucket of a raw duration is decided in integers, as the meter does."""
     binding = Binding()
-    edges = binding.add(_edges(), "Array(UInt64)")
-    about = f"toInt32(floor(log2(greatest(us, 1)) * {PER_DOUBLING}))"
-    # log2 of a float may fall on either side of an edge: one step either way puts it right.
-    exact = f"about + (us >= {edges}[about + 2]) - (greatest(us, 1) < {edges}[about + 1])"
     raw = (
-        f"SELECT toInt32({exact}) AS bucket, count() AS n FROM (SELECT us, {about} AS about FROM "
+        f"SELECT toInt32({bucket_sql(binding)}) AS bucket, count() AS n "
+        f"FROM (SELECT us, {ABOUT_SQL} AS about FROM "
         f"(SELECT assumeNotNull({name}_us) AS us FROM calls WHERE {name}_us IS NOT NULL "
         f"AND {chunk.sql('started_at', binding)})) GROUP BY bucket"
     )
@@ -244,17 +240,6 @@ def _models(store: Store, chunk: _Chunk, name: str) -> Comparison:
     found = compare(store, [*keys.split(", "), "bucket"], {"n": "sum"}, sides, binding)
     what = f"{name} histogram"
     return Comparison({what: found.totals["n"]}, {what: found.differing["n"]})
-
-
-@cache
-def _edges() -> Sequence[int]:
-    """``_edges()[b]`` is the least duration of bucket ``b``: the least n with n**32 >= 2**b."""
-    durations = range(2**63 - 1)
-    edges = [
-        bisect_left(durations, 1 << b, key=lambda n: n**PER_DOUBLING)
-        for b in range(63 * PER_DOUBLING)
-    ]
-    return [*edges, 2**63, 2**63 + 1]
 
 
 def _said(removed: Sequence[_Chunk]) -> list[Unverifiable]:

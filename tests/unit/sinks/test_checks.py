@@ -3,8 +3,8 @@ from __future__ import annotations
 from decimal import Decimal
 
 from callmeter.schema.histogram import bucket
+from callmeter_sinks.buckets import bucket_edges
 from callmeter_sinks.checks.outcome import TRIES, Check, Comparison, settled
-from callmeter_sinks.checks.rollups import _edges
 
 
 def comparison(raw: int, rollups: int, *keys: str) -> Comparison:
@@ -59,7 +59,7 @@ def test_equal_totals_with_a_differing_key_are_different() -> None:
 
 
 def test_the_edges_of_buckets_are_exact() -> None:
-    edges = _edges()
+    edges = bucket_edges()
     for index in (0, 1, 32, 33, 320, 500, 1000, 1500, 2015):
         least = edges[index]
         if least < 2**63:
