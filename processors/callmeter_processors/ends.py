@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from callmeter.schema.alerts import ALERT_VERSION, Alert, AlertKind, alert_id
+from callmeter.schema.alerts import Alert, AlertKind
 from callmeter_processors.sequence import End, Sources
+from callmeter_processors.telling import told
 from callmeter_processors.tracker import Tracker
 
 
@@ -33,22 +34,18 @@ class EndAlerts:
 
     def _alert(self, kind: AlertKind, end: End, at_us: int, says: str) -> Alert:
         source, tracker, next_seq = end
-        own = alert_id(AlertKind.UNCLEAN_END.value, self._log_id, source, next_seq)
-        raised = kind is AlertKind.UNCLEAN_END
-        return Alert(
-            v=ALERT_VERSION,
-            id=own if raised else alert_id(kind.value, own),
-            kind=kind.value,
-            rule=AlertKind.UNCLEAN_END.value,
-            severity="warning" if raised else "info",
+        alert = told(
+            kind,
+            AlertKind.UNCLEAN_END,
+            log=self._log_id,
+            source=source,
+            about=next_seq,
             at_us=at_us,
             message=f"source {source}{_of(tracker)} {says}",
-            log=self._log_id,
-            corrects="" if raised else own,
-            project=tracker.project,
-            source=source,
-            first_seq=next_seq,
         )
+        alert.project = tracker.project
+        alert.first_seq = next_seq
+        return alert
 
 
 def _of(tracker: Tracker) -> str:

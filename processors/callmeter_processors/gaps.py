@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from callmeter.schema.alerts import ALERT_VERSION, Alert, AlertKind, alert_id
+from callmeter.schema.alerts import Alert, AlertKind
 from callmeter_processors.limits import MeterLimits
 from callmeter_processors.sequence import Sources
+from callmeter_processors.telling import told
 from callmeter_processors.tracker import Tracker
 
 
@@ -49,23 +50,16 @@ class GapAlerts:
         return found
 
     def _alert(self, kind: AlertKind, source: str, first: int, last: int, at_us: int) -> Alert:
-        own = alert_id(AlertKind.GAP.value, self._log_id, source, first)
-        raised = kind is AlertKind.GAP
-        count = last - first + 1
-        says = "are missing" if raised else "have come after all"
-        return Alert(
-            v=ALERT_VERSION,
-            id=own if raised else alert_id(kind.value, own),
-            kind=kind.value,
-            rule=AlertKind.GAP.value,
-            severity="warning" if raised else "info",
+        says = "are missing" if kind is AlertKind.GAP else "have come after all"
+        alert = told(
+            kind,
+            AlertKind.GAP,
+            log=self._log_id,
+            source=source,
+            about=first,
             at_us=at_us,
             message=f"envelopes {first} to {last} of source {source} {says}",
-            log=self._log_id,
-            corrects="" if raised else own,
-            measure="envelopes",
-            value=str(count),
-            source=source,
-            first_seq=first,
-            last_seq=last,
         )
+        alert.measure, alert.value = "envelopes", str(last - first + 1)
+        alert.first_seq, alert.last_seq = first, last
+        return alert

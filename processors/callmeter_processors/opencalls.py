@@ -12,12 +12,13 @@ from typing import NamedTuple
 import msgspec
 from msgspec import UNSET, Struct
 
-from callmeter.schema.alerts import ALERT_VERSION, Alert, AlertKind, alert_id
+from callmeter.schema.alerts import Alert, AlertKind
 from callmeter.schema.events import CallBegin, CallEnd, Heartbeat
 from callmeter.schema.header import EnvelopeHeader
 from callmeter_processors.limits import MeterLimits
 from callmeter_processors.matching import Dimensions
 from callmeter_processors.rowformat import readable
+from callmeter_processors.telling import told
 
 OPEN_PREFIX = b"o:"
 OPEN_VERSION = 1
@@ -269,8 +270,6 @@ class OpenCalls:
         self, kind: AlertKind, first: AlertKind, source: str, call: OpenCall, at_us: int
     ) -> Alert:
         """``first`` is the kind that was said of the call at first; ``ENDED`` corrects it."""
-        own = alert_id(first.value, self._log_id, source, call.call_id)
-        raised = kind is first
         open_s = (at_us - call.started_us) // 1_000_000
         what = f"call {call.call_id} of {call.model or 'an unknown model'}"
         says = {
@@ -278,27 +277,20 @@ class OpenCalls:
             AlertKind.ORPHANED: f"{what} is open and its source is silent or closed",
             AlertKind.ENDED: f"{what} ended after all",
         }[kind]
-        return Alert(
-            v=ALERT_VERSION,
-            id=own if raised else alert_id(kind.value, own),
-            kind=kind.value,
-            rule=first.value,
-            severity="warning" if raised else "info",
+        alert = told(
+            kind,
+            first,
+            log=self._log_id,
+            source=source,
+            about=call.call_id,
             at_us=at_us,
             message=says,
-            log=self._log_id,
-            corrects="" if raised else own,
-            project=call.project,
-            source=source,
-            call_id=call.call_id,
-            trace_id=call.trace_id,
-            provider=call.provider,
-            model=call.model,
-            program=call.program,
-            user=call.user,
-            session=call.session,
-            started_us=call.started_us,
         )
+        alert.call_id, alert.trace_id = call.call_id, call.trace_id
+        alert.project, alert.provider, alert.model = call.project, call.provider, call.model
+        alert.program, alert.user, alert.session = call.program, call.user, call.session
+        alert.started_us = call.started_us
+        return alert
 
 
 def net(changes: Sequence[Change]) -> Iterator[Change]:

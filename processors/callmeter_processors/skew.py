@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from callmeter.schema.alerts import ALERT_VERSION, Alert, AlertKind, alert_id
+from callmeter.schema.alerts import Alert, AlertKind
 from callmeter_processors.limits import MeterLimits
 from callmeter_processors.sequence import Sources
+from callmeter_processors.telling import told
 from callmeter_processors.tracker import Tracker
 
 #: Late sources that are kept in mind; the oldest gives way, and is suspected anew.
@@ -86,24 +87,16 @@ class SkewAlerts:
 
     def _say(self, kind: AlertKind, found: _Finding, says: str) -> None:
         source, tracker, at_us, late_us = found
-        own = alert_id(AlertKind.CLOCK_SKEW.value, self._log_id, source, tracker.skewed)
-        raised = kind is AlertKind.CLOCK_SKEW
         self._sources.note(source, tracker)
-        self._found.append(
-            Alert(
-                v=ALERT_VERSION,
-                id=own if raised else alert_id(kind.value, own),
-                kind=kind.value,
-                rule=AlertKind.CLOCK_SKEW.value,
-                severity="warning" if raised else "info",
-                at_us=at_us,
-                message=says,
-                log=self._log_id,
-                corrects="" if raised else own,
-                project=tracker.project,
-                source=source,
-                measure="clock_us",
-                value=str(-late_us),
-                limit=str(self._limit_us),
-            )
+        alert = told(
+            kind,
+            AlertKind.CLOCK_SKEW,
+            log=self._log_id,
+            source=source,
+            about=tracker.skewed,
+            at_us=at_us,
+            message=says,
         )
+        alert.project = tracker.project
+        alert.measure, alert.value, alert.limit = "clock_us", str(-late_us), str(self._limit_us)
+        self._found.append(alert)
