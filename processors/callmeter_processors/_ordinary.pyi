@@ -16,6 +16,7 @@ class OrdinaryReader(CallLine):
         at_a_time: int,
         unset: Any,
     ) -> None: ...
+    def count(self, value: bytes) -> int: ...
     def read(
         self,
         value: bytes,

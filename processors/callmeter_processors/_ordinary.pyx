@@ -191,6 +191,19 @@ cdef class OrdinaryReader(CallLine):
         self._size = 0
         return PyBytes_FromStringAndSize(<char *>self._out, size)
 
+    def count(self, bytes value):
+        """See ``ordinary.Reader``."""
+        cdef text here = <text>PyBytes_AS_STRING(value)
+        cdef text end = here + PyBytes_GET_SIZE(value)
+        cdef int lines = 0
+        while here < end:
+            lines += 1
+            here = <text>memchr(here, c"\n", end - here)
+            if here == NULL:
+                break
+            here += 1
+        return lines
+
     def read(self, bytes value, long long fence_us, dict known, object meet, object pricer):
         """See ``ordinary.Reader``."""
         cdef text here = <text>PyBytes_AS_STRING(value)

@@ -129,11 +129,6 @@ def lines_of(envelope: bytes) -> list[bytes]:
     return BytesIO(envelope).readlines()
 
 
-def count_lines(envelope: bytes) -> int:
-    """How many lines ``lines_of`` makes."""
-    return envelope.count(b"\n") + (envelope[-1:] not in (b"", b"\n"))
-
-
 def events_of(lines: bytes) -> list[Event]:
     """The events of lines that are known to be good."""
     return _decoder.decode_lines(lines)

@@ -22,7 +22,7 @@ from callmeter_processors.gaps import GapAlerts
 from callmeter_processors.judge import Opened, Refusal, judge_envelope, open_envelope
 from callmeter_processors.ledger import BudgetLedger
 from callmeter_processors.limits import MeterLimits
-from callmeter_processors.lines import count_lines, dead_letter, events_of, judge_lines
+from callmeter_processors.lines import dead_letter, events_of, judge_lines
 from callmeter_processors.logtime import LogTime
 from callmeter_processors.metered import encode_deltas, encode_lines, metered_header
 from callmeter_processors.opencalls import OpenCalls
@@ -112,8 +112,10 @@ class PartitionMeter:
             self._duplicates += 1
             self._emit(record, header, Verdict.DUPLICATE)
             return
+        # What is too large is refused by its size; its lines need no counting.
+        lines = self._reader.count(value) if len(value) <= self._limits.max_bytes else 0
         refusal = opened.refusal or judge_envelope(
-            header, len(value), count_lines(value) - 1, record.timestamp_us, self._limits
+            header, len(value), lines - 1, record.timestamp_us, self._limits
         )
         if refusal is None and seen is Seen.GIVEN_UP:
             refusal = Refusal(RefusedReason.TOO_LATE, "header field 'seq' is in a gap given up")

@@ -20,6 +20,7 @@ from callmeter_processors import ordinary
 from callmeter_processors.fold import Fold
 from callmeter_processors.judge import open_envelope
 from callmeter_processors.limits import MeterLimits
+from callmeter_processors.lines import lines_of
 from callmeter_processors.meter import PartitionMeter
 from callmeter_processors.ordinary import EveryLine, compiled, new_reader
 from support.metering import LOG, NOW_US, call_end, envelope, line, read, record, source
@@ -343,6 +344,13 @@ def test_lines_keep_their_places():
     assert runs[1][0] == odd + b"\n"
     many = runs_of(*[odd] * 70)
     assert [len(run) for run in many] == [32, 32, 6]
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"a", b"a\n", b"\n", b"\n\n", b"a\nb", b"a\n\nb\n", b"\r\n"]
+)
+def test_lines_are_counted_as_they_are_split(value):
+    assert new_reader().count(value) == EveryLine().count(value) == len(lines_of(value))
 
 
 def test_an_envelope_that_is_no_utf8_is_read_line_by_line():
