@@ -155,7 +155,7 @@ def test_answers_are_those_of_single_rows(store: ChdbStore) -> None:
 def test_who_costs_most_is_what_a_report_begins_with(store: ChdbStore) -> None:
     ask = Queries(store)
     seen: set[Decimal | None] = set()
-    for period in (*PERIODS, {"since": DAY + timedelta(days=3)}):
+    for period in ({}, PERIODS[2], {"since": DAY + timedelta(days=3)}):
         for by, top, more in (
             (["user"], 9, {}),
             (["user"], 100, {"project": "a"}),
