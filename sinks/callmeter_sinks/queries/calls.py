@@ -182,13 +182,16 @@ def trace(store: Store, trace_id: str, *, project: str | None) -> Trace:
     same = f"trace_id = toUUID({binding.add(_dashed(wanted), 'String')})"
     if project is not None:
         same += f" AND project = {binding.add(project, 'String')}"
+    # Which have ended is sorted out here: asked of the engine, it would look through calls again.
     answer = store.query(
-        f"SELECT {_CALL} FROM calls WHERE {same} UNION ALL "
-        f"SELECT {_OPEN} FROM calls_open WHERE {same} "
-        f"AND call_id NOT IN (SELECT call_id FROM calls WHERE {same})",
+        f"SELECT true AS ended, {_CALL} FROM calls WHERE {same} UNION ALL "
+        f"SELECT false AS ended, {_OPEN} FROM calls_open WHERE {same}",
         binding.values,
     )
-    rows = sorted((_call(row) for row in answer.rows), key=lambda c: (c.started_at, c.call_id))
+    found = [(ended, _call(row)) for ended, *row in answer.rows]
+    over = {row.call_id for ended, row in found if ended}
+    rows = [row for ended, row in found if ended or row.call_id not in over]
+    rows.sort(key=lambda call: (call.started_at, call.call_id))
     metered = {row.span_id for row in rows if row.operation != EXPORTED_SPAN}
     rows = [row for row in rows if row.operation != EXPORTED_SPAN or row.span_id not in metered]
     spans = {row.span_id: Span(row) for row in rows}
