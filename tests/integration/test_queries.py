@@ -12,7 +12,6 @@ from callmeter.errors import UsageError
 from callmeter_sinks.clickhouse.chdb_store import ChdbStore
 from callmeter_sinks.queries import Queries
 from support.ledger import Book, call_id, us
-from support.metered import MeteredStream
 from support.stores import land, migrated_chdb
 
 INJECTIONS = [
@@ -24,7 +23,6 @@ INJECTIONS = [
     "\0\n\t",
     "1); SELECT file('/etc/passwd') --",
 ]
-CUT = datetime(2025, 6, 10, 8, 25, tzinfo=UTC)
 SOURCE_B = "019a0000-0000-7000-8000-00000000bbbb"
 SOURCE_C = "019a0000-0000-7000-8000-00000000cccc"
 
@@ -208,32 +206,6 @@ def test_periods_are_half_open_and_equal_from_rollups_and_calls(
         assert getattr(raw.totals, name) == getattr(report.totals, name)
 
 
-def test_rollups_are_read_from_memory_the_second_time_and_single_calls_never(
-    ask: Queries, store: ChdbStore
-) -> None:
-    """By the engine's own count of blocks that it looked for among those it keeps decompressed."""
-
-    def looked_for() -> tuple[int, int]:
-        hits, misses = store.query(
-            "SELECT sumIf(value, event = 'UncompressedCacheHits'), "
-            "sumIf(value, event = 'UncompressedCacheMisses') FROM system.events"
-        ).rows[0]
-        return hits, misses
-
-    for table in ("rollup_1d", "hist_1d"):
-        store.command(f"OPTIMIZE TABLE {table} FINAL")  # a merge in between would make new blocks
-    for filters in ({}, {"status": "ok"}):
-        first = ask.report(["model"], filters=filters), ask.usage(["model"], filters=filters)
-        hits, misses = looked_for()
-        again = ask.report(["model"], filters=filters), ask.usage(["model"], filters=filters)
-        assert again == first
-        assert looked_for()[0] > hits
-        assert looked_for()[1] == misses
-    before = looked_for()
-    ask.report(["user"])
-    assert looked_for() == before
-
-
 def test_dimensions_of_single_calls(ask: Queries) -> None:
     users = {r.key["user"]: r.figures.calls for r in ask.report(["user"], project="shop").rows}
     assert users == {"": 5, "ann": 1}
@@ -404,29 +376,3 @@ def test_limits_are_checked(ask: Queries) -> None:
     ):
         with pytest.raises(UsageError):
             call()
-
-
-def test_a_stream_of_many_months_adds_up_to_its_truth(ask: Queries, store: ChdbStore) -> None:
-    stream = MeteredStream("019a0000-0000-7000-8000-00000000000f", 7, seed=3)
-    land(store, list(stream.records(30)), partition=7, token="stream")
-    truth = stream.truth
-    # The generator's project is shop, in 2025; the rows above are of 2026.
-    totals = ask.report([], until=when("2026-01-01")).totals
-    assert totals.calls == truth.counts["model_calls"]
-    assert totals.cost_usd == Decimal(truth.cost_pico).scaleb(-12)
-    assert totals.unpriced_calls == truth.counts["unpriced"]
-    assert totals.usage_unknown == truth.counts["usage_unknown"]
-    by_hour = ask.report(["hour", "model"], until=when("2026-01-01")).rows
-    assert sum(row.figures.calls for row in by_hour) == truth.counts["model_calls"]
-    # Quantiles of groups, and of all, are those of a question that has no other group.
-    for by in (["model"], ["project", "service", "model"], ["day", "model"], ["hour", "model"]):
-        assert ask.report(by, until=when("2026-01-01")).totals == totals
-    for row in ask.report(["model"], until=when("2026-01-01")).rows:
-        only = {"model": str(row.key["model"])}
-        assert ask.report([], until=when("2026-01-01"), filters=only).totals == row.figures
-    halves = [
-        ask.report([], since=a, until=b).totals.calls
-        for a, b in ((None, CUT), (CUT, when("2026-01-01")))
-    ]
-    assert sum(halves) == truth.counts["model_calls"]
-    assert min(halves) > 0
