@@ -32,6 +32,8 @@ QUESTIONS: dict[str, Callable[[Queries], Any]] = {
     "report by user": lambda ask: ask.report(by=["user"], latencies=False, **_MARCH),
     "report of users": lambda ask: ask.report(by=["user", "session"], top=5, order="-calls"),
     "report by tag": lambda ask: ask.report(by=["tag:team", "error_type"], project="shop"),
+    "spenders": lambda ask: ask.spenders(top=5),
+    "spenders of a month": lambda ask: ask.spenders(["user", "session"], **_MARCH),
     "report_table": lambda ask: ask.report_table(by=["model", "day"]).to_pylist(),
     "calls_table": lambda ask: ask.calls_table(project="shop").to_pylist(),
     "usage": lambda ask: ask.usage(by=["model", "day"]),
