@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -13,26 +12,23 @@ from callmeter.sdk.client import Client
 from callmeter.sdk.containment import CONTAINMENT, logger
 from callmeter.sdk.context import LabelBlock
 from callmeter.sdk.experiment import Experiment
+from callmeter.sdk.hot import HotDefault, generation_with
 from callmeter.sdk.results import FlushResult, Stats
 from callmeter.settings import is_true, resolve
 
-if TYPE_CHECKING:
-    from callmeter.sdk.intake import Intake
 
-
-class _Default:
+class _Default(HotDefault):
     """The default instance: the one global that may be replaced."""
 
-    __slots__ = ("client", "intake", "warned")
+    __slots__ = ("client", "warned")
 
     def __init__(self) -> None:
         self.client: Client | None = None
-        self.intake: Intake | None = None
+        self.intake = None
         self.warned = False
 
 
 _default = _Default()
-_is_tracked = gc.is_tracked
 
 
 def init(
@@ -172,35 +168,19 @@ def _generation(
     )
 
 
-def _fast_generation(name: str | None = None, /, **fields: Any) -> Call:
-    # CPython compares every keyword that falls into ** with every named parameter: with the eight
-    # of _generation that is half a microsecond for six attributes. So the common case takes them
-    # all as one dict, and anything unusual, mistakes included, goes the long way.
-    intake = _default.intake
-    if intake is None:
-        return _absent()
-    if (
-        not _is_tracked(fields)
-        and "model" in fields
-        and "parent" not in fields
-        and "inputs" not in fields
-        and "estimate" not in fields
-    ):
-        call = Call()  # new_call, without the call
-        call.intake = intake
-        call.name = name
-        call.fields = fields
-        call.extra = call.units = call.later = None
-        return call
-    return _generation(name, **fields)
+def _absent() -> Call:
+    """What a call is while nothing is metered."""
+    client = _no_client()
+    return NO_CALL if client is None else client.absent()
 
 
 if TYPE_CHECKING:
     generation = _generation
 else:
-    generation = _fast_generation
+    generation = generation_with(_default, Call, _absent, _generation)
     generation.__wrapped__ = _generation  # what inspect.signature and help() show
     generation.__doc__ = _generation.__doc__
+    generation.__module__ = __name__
     generation.__name__ = generation.__qualname__ = "generation"
 
 
@@ -212,12 +192,6 @@ def operation_call(name: str, operation: str, parent: Call | None = None) -> Cal
     return new_call(
         intake, name, {"operation": operation}, None if parent is None else {"frame": parent}
     )
-
-
-def _absent() -> Call:
-    """What a call is while nothing is metered."""
-    client = _no_client()
-    return NO_CALL if client is None else client.absent()
 
 
 def metric(

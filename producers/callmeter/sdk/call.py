@@ -1,34 +1,26 @@
 """One call: the object a program holds while it runs; ``Ended`` is what is queued of it then.
 
-Everything here runs on the caller's thread, so it does ids, clocks and one append; ``encode`` turns
-what was noted down into an event later (docs/decisions/0013-hot-path.md has the measurements).
+Everything here runs on the caller's thread. What every call does, its begin, its end and the like,
+is in ``hot``; ``encode`` turns what was noted down into an event later.
 """
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Mapping
-from contextvars import Token
 from decimal import Decimal
-from types import TracebackType
 from typing import Any, Self
 
 from callmeter.money import to_pico
 from callmeter.sdk.callids import digits_of, span_of, uuid_of
 from callmeter.sdk.containment import CONTAINMENT
-from callmeter.sdk.context import FRAME, Frame, Labels, Root, restore
-from callmeter.sdk.ended import Ended
+from callmeter.sdk.context import FRAME, Frame, restore
 from callmeter.sdk.errors_told import MAX_ERROR_CHARS, describe_error
-from callmeter.sdk.freezing import freeze, freeze_map
-from callmeter.sdk.intake import Anchor, Intake
-
-_is_tracked = gc.is_tracked
-_frame = FRAME.get
-_enter = FRAME.set
-_leave = FRAME.reset
+from callmeter.sdk.freezing import freeze
+from callmeter.sdk.hot import HotCall
+from callmeter.sdk.intake import Intake
 
 
-class Call:
+class Call(HotCall):
     """A model call, tool call or program run. Use it as a (sync or async) context manager.
 
     Inside the block it is the parent of every call that starts there, in this task or thread.
@@ -38,120 +30,7 @@ class Call:
     ...     call.record(reply)
     """
 
-    __slots__ = (
-        "_token",
-        "anchor",
-        "end_ns",
-        "extra",
-        "fields",
-        "intake",
-        "labels",
-        "later",
-        "name",
-        "parent",
-        "root",
-        "sampled",
-        "span",
-        "start_ns",
-        "units",
-    )
-
-    intake: Intake
-    name: str | None
-    #: Model, provider, operation and attributes, as given; never a mutable value of the caller's.
-    fields: dict[str, Any]
-    #: Attributes set while it ran.
-    later: dict[str, Any] | None
-    #: (input, output, other units or None), a map of units, or None: unknown.
-    units: Any
-    #: What is seldom given: inputs, outputs, tags, cost, estimate, error, first token, frame.
-    extra: dict[str, Any] | None
-    #: The call that began the trace, or a foreign trace; None for the root itself.
-    root: Root | None
-    span: int
-    parent: int | str | None
-    sampled: bool
-    labels: Labels
-    anchor: Anchor
-    start_ns: int
-    end_ns: int
-    _token: Token[Frame] | None
-
-    def __enter__(self) -> Self:
-        intake = self.intake
-        frame = _frame() if self.extra is None else self.extra.get("frame") or _frame()
-        draw, now = intake.bits, intake.mono
-        self.span = draw(62)
-        self.labels = frame.labels
-        parent = self.parent = frame.span
-        if parent is None:
-            # A trace begins. Its root is None, not itself: a cycle would wait for the collector.
-            self.root = None
-            sampled = self.sampled = intake.keeps_all or intake.keeps()
-        else:
-            self.root = frame if frame.root is None else frame.root
-            sampled = self.sampled = frame.sampled
-        self._token = _enter(self)
-        if sampled:
-            intake.open[self] = None
-        self.anchor = intake.anchor
-        self.start_ns = now()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        intake = self.intake
-        now = intake.mono
-        self.end_ns = now()
-        try:
-            _leave(self._token)  # type: ignore[arg-type]  # None: there is nothing to put back
-        except (AttributeError, TypeError, ValueError):
-            # Begun by start(), or ended by another task or the garbage collector: there is nothing
-            # to put back here.
-            self._token = None
-        else:
-            self._token = None
-        if exc is not None:
-            self.error(exc)
-        try:
-            del intake.open[self]
-        except KeyError:
-            self._not_open()
-            return
-        queue = intake.queue
-        queue.append(
-            Ended(
-                self.name,
-                self.fields,
-                self.later,
-                self.units,
-                self.extra,
-                self.root,
-                self.span,
-                self.parent,
-                self.labels,
-                self.anchor,
-                self.start_ns,
-                self.end_ns,
-            )
-        )
-        if len(queue) >= intake.alarm:
-            intake.ring()
-
-    async def __aenter__(self) -> Self:
-        return self.__enter__()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        self.__exit__(kind, exc, tb)
+    __slots__ = ()
 
     def start(self) -> Self:
         """Begin without becoming the parent of what follows: for calls that end elsewhere."""
@@ -164,24 +43,6 @@ class Call:
     def finish(self, exc: BaseException | None = None) -> None:
         """End a call begun by ``start``; with an exception it has failed."""
         self.__exit__(None if exc is None else type(exc), exc, None)
-
-    def usage(self, input: int = 0, output: int = 0, **units: int) -> None:  # noqa: A002
-        """What the call used: tokens in and out (all of them, cached ones included) and any other
-        unit, for example ``cache_read=``, ``reasoning=``, ``image=``. A later call replaces it.
-        """
-        # A tuple that holds a dict, be it empty, is never out of the garbage collector's sight.
-        self.units = (input, output, units or None)
-
-    def set(self, /, **attributes: Any) -> None:
-        """Add attributes. ``user``, ``session``, ``node``, ``finish_reason``, ``response_model``,
-        ``service_tier``, ``http_status`` and ``attempts`` are fields of their own.
-        """
-        if _is_tracked(attributes):
-            attributes = freeze_map(attributes)
-        if self.later is None:
-            self.later = attributes
-        else:
-            self.later.update(attributes)
 
     def attribute(self, name: str) -> Any:
         """What was said of an attribute or field so far; the last word wins."""
@@ -310,6 +171,12 @@ class NoCall(Call):
     def __exit__(self, *exc: object) -> None:
         return None
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        return None
+
     def usage(self, input: int = 0, output: int = 0, **units: int) -> None:  # noqa: A002
         """Nothing."""
 
@@ -332,7 +199,7 @@ class NoCall(Call):
         """Nothing."""
 
     def frame(self) -> Frame:
-        return _frame()
+        return FRAME.get()
 
     def inputs(self, value: Any, *, keep: bool | None = None) -> None:
         """Nothing."""

@@ -12,7 +12,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from callmeter.sdk.context import Labels, Root
-    from callmeter.sdk.intake import Anchor
+    from callmeter.sdk.plain_hot import Anchor
 
 
 class Ended(msgspec.Struct, gc=False, eq=False):

@@ -1,31 +1,25 @@
 """Between the caller's threads and the shipper's: a bounded queue, and the calls that are open.
 
-Hot path: callers append to ``queue`` and compare its length with ``alarm``, nothing more.
+Hot path (``hot``): callers append to ``queue`` and compare its length with ``alarm``, no more.
 Everything shared is changed by single operations that the interpreter makes atomic (deque.append,
 dict.pop); the one lock guards the drop counter and is never held while anything waits.
 """
 
 from __future__ import annotations
 
-import os
-import random
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from callmeter.clock import Clock, SystemClock
 from callmeter.sdk.containment import CONTAINMENT
+from callmeter.sdk.hot import HotIntake
 from callmeter.sdk.weight import FIRST_GUESS, newest_bytes
 
 if TYPE_CHECKING:
-    from callmeter.sdk.call import Call
     from callmeter.settings import Settings
-
-#: Wall and monotonic time read together: (wall ns, monotonic ns).
-Anchor = tuple[int, int]
 
 #: A queue never shrinks below this many events, whatever they weigh.
 LEAST_ITEMS = 64
@@ -49,23 +43,16 @@ class Wake:
         return self._asleep.acquire(timeout=max(0.0, timeout_s))
 
 
-class Intake:
+class Intake(HotIntake):
     """What calls and metrics are handed to. One for each client and process."""
 
     __slots__ = (
-        "alarm",
-        "anchor",
-        "bits",
         "closed",
         "drop_newest",
-        "keeps_all",
         "limit",
         "lock",
-        "mono",
         "on_first",
-        "open",
         "overflow",
-        "queue",
         "record_inputs",
         "record_outputs",
         "room_bytes",
@@ -80,15 +67,12 @@ class Intake:
     def __init__(
         self, settings: Settings, clock: Clock, on_first: Callable[[], None] | None = None
     ) -> None:
-        self.queue: deque[Any] = deque()
-        self.open: dict[Call, None] = {}
-        self.bits = random.Random(os.urandom(32)).getrandbits
-        self.mono: Callable[[], int] = time.perf_counter_ns
+        super().__init__()
         self.wall: Callable[[], int] = time.time_ns
         if not isinstance(clock, SystemClock):
             self.mono = lambda: round(clock.monotonic_s() * 1e9)
             self.wall = lambda: clock.now_us() * 1000
-        self.anchor: Anchor = (self.wall(), self.mono())
+        self.anchor = (self.wall(), self.mono())
         self.keeps_all = settings.sample_rate >= 1.0
         self.sample_rate = settings.sample_rate
         self.record_inputs = settings.record_inputs
