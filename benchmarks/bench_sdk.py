@@ -30,6 +30,7 @@ from typing import Any
 
 import callmeter
 from callmeter.sdk import api
+from callmeter.sdk.hot import compiled
 
 BURST = 400
 ROUNDS = 60
@@ -307,6 +308,7 @@ def run(url: str, events: int, *, with_langfuse: bool) -> dict[str, Any]:
     times = medians(client, peers)
     floor_us = times["floor"]
     figures: dict[str, Any] = {
+        "hot_path": "compiled" if compiled() else "in Python",
         "bare_us": times["bare"],
         "floor_us": floor_us,
         "load": os.getloadavg()[0],

@@ -104,8 +104,8 @@ def install(venv: Path, uv: str | None, extras: str | None) -> None:
 
 
 def is_compiled(venv: Path) -> bool:
-    """Whether the meter's reader is: what a build says of it, pip and uv keep to themselves."""
-    look = "from callmeter_processors.ordinary import compiled; print(compiled())"
+    """Whether all is that can be: what a build says of it, pip and uv keep to themselves."""
+    look = "from callmeter.cli.compiled import compiled_parts; print(compiled_parts()[0])"
     python = venv / "bin" / "python"
     found = subprocess.run([python, "-c", look], capture_output=True, text=True, check=True)
     return found.stdout.strip() == "True"
@@ -130,7 +130,7 @@ def main() -> int:
     install(venv, uv, options.extras)
     print(f"installed in {time.monotonic() - began:.1f} s")
     if not is_compiled(venv):
-        print("no compiled code: the meter takes twice the CPU (CONTRIBUTING.md, Compiled code)")
+        print("no compiled code: a slower meter, slower calls (CONTRIBUTING.md, Compiled code)")
     return 0
 
 

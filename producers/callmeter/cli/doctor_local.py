@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from callmeter._version import __version__
+from callmeter.cli.compiled import compiled_parts
 from callmeter.cli.doctor_finding import Figure, Finding, State
-from callmeter.cli.reading import reading
 
 _EXTRAS = {
     "cli": ("click", "rich"),
@@ -28,12 +28,12 @@ _OLD_S = 3600.0
 
 
 def look_at_installation() -> Iterator[Finding]:
-    """The program itself, how its meter reads, and its extras; a missing one is no fault."""
+    """The program itself, what of it is compiled, and its extras; a missing one is no fault."""
     guide = "deploy.md#what-to-install"
     version = ".".join(map(str, sys.version_info[:3]))
     yield Finding("callmeter", State.OK, f"{__version__} on Python {version}", guide)
-    compiled, words = reading()
-    yield Finding("reader", State.OK if compiled else State.NOTICE, words, guide)
+    compiled, words = compiled_parts()
+    yield Finding("compiled", State.OK if compiled else State.NOTICE, words, guide)
     for extra, modules in _EXTRAS.items():
         if not all(map(_is_there, modules)):
             text = f"not installed: pip install 'callmeter[{extra}]'"

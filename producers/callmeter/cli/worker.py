@@ -100,14 +100,14 @@ def _watches(_settings: KafkaSettings) -> StepFactory:
 
 def _meters(settings: KafkaSettings) -> StepFactory:
     """Meters that price by the published book; the first worker publishes the installed one."""
-    from callmeter.cli.reading import reading
+    from callmeter.cli.compiled import compiled_parts
     from callmeter.log.kafka_state import publish, read_table
     from callmeter.pricing import book_to_json, installed_book
     from callmeter.pricing.live import BOOK_KEY
     from callmeter.pricing.watching import BookWatch
     from callmeter_processors.meter import meter_factory
 
-    compiled, words = reading()
+    compiled, words = compiled_parts()
     logger.log(logging.INFO if compiled else logging.WARNING, "%s", words)
 
     def published() -> bytes | None:

@@ -30,16 +30,28 @@ def test_what_is_missing_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_pure_python_is_worth_a_look_and_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("callmeter_processors.ordinary.compiled", lambda: False)
-    found = {finding.piece: finding for finding in look_at_installation()}["reader"]
+    monkeypatch.setattr("callmeter.sdk.hot.compiled", lambda: False)
+    found = {finding.piece: finding for finding in look_at_installation()}["compiled"]
     assert found.state is State.NOTICE
     assert found.detail == (
-        "pure Python; the meter takes twice the CPU; install a C compiler and reinstall"
+        "pure Python; the meter takes twice the CPU; a traced call takes half as long again; "
+        "install a C compiler and reinstall"
     )
     assert found.guide == "deploy.md#what-to-install"
 
 
-def test_the_compiled_reader_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_code_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("callmeter_processors.ordinary.compiled", lambda: True)
-    found = {finding.piece: finding for finding in look_at_installation()}["reader"]
+    monkeypatch.setattr("callmeter.sdk.hot.compiled", lambda: True)
+    found = {finding.piece: finding for finding in look_at_installation()}["compiled"]
     assert found.state is State.OK
     assert "compiled" in found.detail
+
+
+def test_half_of_it_is_worth_a_look_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("callmeter_processors.ordinary.compiled", lambda: True)
+    monkeypatch.setattr("callmeter.sdk.hot.compiled", lambda: False)
+    found = {finding.piece: finding for finding in look_at_installation()}["compiled"]
+    assert found.state is State.NOTICE
+    assert "a traced call" in found.detail
+    assert "the meter" not in found.detail
