@@ -5,6 +5,7 @@
 cimport cython
 from cpython.contextvars cimport PyContextVar_Reset, PyContextVar_Set, get_value
 from cpython.object cimport PyObject, PyTypeObject, newfunc
+from cpython.ref cimport Py_INCREF
 from libc.stdint cimport uint64_t
 
 import os
@@ -16,6 +17,7 @@ from callmeter.sdk.freezing import freeze_map
 
 cdef extern from "Python.h":
     bint PyObject_GC_IsTracked(object)
+    void PyErr_SetObject(object, object) except *
 
 cdef extern from *:
     """
@@ -33,7 +35,15 @@ cdef extern from *:
     #define HOT_HAS_CLOCK 0
     static inline long long hot_clock(void) { return 0; }
     #endif
+
+    typedef int (*hot_send)(PyObject *, PyObject *, PyObject **);
+
+    static void hot_sends(PyTypeObject *type, hot_send send) {
+        type->tp_as_async->am_send = (sendfunc) (void (*)(void)) send;
+    }
     """
+    ctypedef int (*hot_send)(PyObject *, PyObject *, PyObject **) except -1
+    void hot_sends(PyTypeObject *type, hot_send send) noexcept
     bint HOT_HAS_CLOCK
     long long hot_clock() noexcept nogil
 
@@ -209,12 +219,18 @@ cdef class HotCall:
     def __exit__(self, kind, exc, tb):
         self._finish(exc)
 
-    async def __aenter__(self):
-        self._begin()
-        return self
+    @cython.always_allow_keywords(False)
+    def __aenter__(self):
+        cdef Instant step = Instant.__new__(Instant)
+        step.call = self
+        return step
 
-    async def __aexit__(self, kind, exc, tb):
-        self._finish(exc)
+    def __aexit__(self, kind, exc, tb):
+        cdef Instant step = Instant.__new__(Instant)
+        step.call = self
+        step.exc = exc
+        step.ends = True
+        return step
 
     @cython.binding(True)  # with a signature to look at
     def usage(self, input: int = 0, output: int = 0, **units: int) -> None:
@@ -308,6 +324,62 @@ cdef class HotCall:
         if len(intake.queue) >= intake.alarm:
             intake.ring()
         return 0
+
+
+@cython.final
+@cython.no_gc
+@cython.freelist(8)
+cdef class Instant:
+    """The begin or the end of a call as ``async with`` has it: a coroutine that never waits."""
+
+    cdef HotCall call
+    cdef object exc
+    cdef bint ends
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        PyErr_SetObject(StopIteration, self._run())
+
+    def send(self, value):
+        """Do it, as a coroutine does."""
+        PyErr_SetObject(StopIteration, self._run())
+
+    def throw(self, kind, value=None, tb=None):
+        """It was cancelled before it was done."""
+        self.call = self.exc = None
+        raise kind if value is None else value
+
+    def close(self):
+        """It will not be done."""
+        self.call = self.exc = None
+
+    cdef object _run(self):
+        call, exc = self.call, self.exc
+        if call is None:
+            raise RuntimeError("cannot reuse already awaited coroutine")
+        self.call = self.exc = None
+        if self.ends:
+            call._finish(exc)
+            return None
+        call._begin()
+        return call
+
+
+cdef int _send(PyObject *step, PyObject *value, PyObject **result) except -1:
+    # What await calls; the interpreter's PYGEN_RETURN is 0 and PYGEN_ERROR -1.
+    result[0] = NULL
+    done = (<Instant> step)._run()
+    Py_INCREF(done)
+    result[0] = <PyObject *> done
+    return 0
+
+
+hot_sends(<PyTypeObject *> Instant, _send)
 
 
 cdef class HotDefault:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import subprocess
@@ -191,6 +192,41 @@ async def test_ended_by_another_task(client: callmeter.Client) -> None:
     call = client.generation(model="m")
     await asyncio.create_task(call.__aenter__())
     await asyncio.create_task(call.__aexit__(None, None, None))
+    assert FRAME.get() is NOWHERE
+    assert len(intake_of(client).queue) == 1
+
+
+async def test_the_async_form_is_awaited_as_coroutines_are(client: callmeter.Client) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        call = await stack.enter_async_context(client.generation(model="m"))
+        assert FRAME.get() is call
+    step = call.__aexit__(None, None, None)
+    assert asyncio.iscoroutine(step)
+    assert await step is None
+    with pytest.raises(RuntimeError, match="already awaited"):
+        await step
+    call.__aenter__().close()
+    assert len(intake_of(client).queue) == 1
+
+
+async def test_a_task_that_is_cancelled_before_it_began_begins_no_call(
+    client: callmeter.Client,
+) -> None:
+    task = asyncio.create_task(client.generation(model="m").__aenter__())
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert list(intake_of(client).open) == []
+
+
+async def test_under_a_debugger_it_is_the_same(client: callmeter.Client) -> None:
+    before = sys.gettrace()
+    sys.settrace(lambda *_: None)
+    try:
+        async with client.generation(model="m") as call:
+            assert FRAME.get() is call
+    finally:
+        sys.settrace(before)
     assert FRAME.get() is NOWHERE
     assert len(intake_of(client).queue) == 1
 
