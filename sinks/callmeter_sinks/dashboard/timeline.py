@@ -55,7 +55,7 @@ def over_time(store: Store, view: View, by: str, top: int) -> tuple[Report, list
 
     The report is what ``Queries.report`` tells, added up from the windows: sums are read once.
     """
-    asked = Question.of([view.window, by], **view.asked())  # type: ignore[arg-type]
+    asked = Question.of(store, [view.window, by], **view.asked())  # type: ignore[arg-type]
     binding = Binding()
     rows = store.query(
         f"{usage.groups_sql(asked, binding)} ORDER BY k0, k1",
@@ -66,7 +66,7 @@ def over_time(store: Store, view: View, by: str, top: int) -> tuple[Report, list
     for _, group, *measures in rows:
         before = added.get(group)
         added[group] = measures if before is None else list(map(add, before, measures))
-    whole = Question.of([by], **view.asked())  # type: ignore[arg-type]
+    whole = Question.of(store, [by], **view.asked())  # type: ignore[arg-type]
     latencies = usage.latencies(store, whole)
     figures = {
         group: usage.figures(measures, latencies.get((group,))) for group, measures in added.items()
@@ -98,7 +98,7 @@ def kept(store: Store, window: Window) -> timedelta | None:
 
 def spent(store: Store, view: View, since: datetime) -> tuple[int, Decimal]:
     """Calls that began since then, and their known cost."""
-    asked = Question.of([], **{**view.asked(), "since": since, "until": None})  # type: ignore[arg-type]
+    asked = Question.of(store, [], **{**view.asked(), "since": since, "until": None})  # type: ignore[arg-type]
     binding = Binding()
     rows = store.query(
         f"SELECT {asked.added('calls')}, {asked.added('cost')} FROM ({asked.sums_sql(binding)})",
@@ -110,7 +110,7 @@ def spent(store: Store, view: View, since: datetime) -> tuple[int, Decimal]:
 
 def durations(store: Store, view: View) -> tuple[list[Durations], Durations]:
     """Latency and time to first token by window, and over the whole view."""
-    asked = Question.of([view.window], **view.asked())  # type: ignore[arg-type]
+    asked = Question.of(store, [view.window], **view.asked())  # type: ignore[arg-type]
     binding = Binding()
     if asked.raw:
         source, function, values = _raw(view, binding), "quantilesExact", "{}_us"

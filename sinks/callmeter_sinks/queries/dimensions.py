@@ -232,13 +232,15 @@ class Segment:
     until: datetime | None
 
 
-def segments(period: Period, windows: Iterable[str] = ()) -> list[Segment]:
+def segments(
+    period: Period, windows: Iterable[str] = (), *, minutes_from: datetime | None = None
+) -> list[Segment]:
     """Cut a period of whole minutes so that each part is read from the coarsest rollup that fits.
 
     The middle comes from days, then hours, the edges from minutes; between days and minutes a few
-    hours come from minutes too. A window that the answer is grouped by may not be coarser than its
-    rollup: by ``hour`` nothing is read from days. Parts do not overlap, and together they are the
-    period.
+    hours come from minutes too, if they are known to be kept: all since ``minutes_from`` are. A
+    window that the answer is grouped by may not be coarser than its rollup: by ``hour`` nothing is
+    read from days. Parts do not overlap, and together they are the period.
     """
     finest = set(windows)
     levels = [("1d", _DAY), ("1h", _HOUR), ("1m", _MINUTE)]
@@ -247,16 +249,15 @@ def segments(period: Period, windows: Iterable[str] = ()) -> list[Segment]:
     elif "hour" in finest:
         levels = levels[1:]
     parts = _cut(period.since, period.until, levels)
-    if len({part.suffix for part in parts}) == len(levels) == 3 and _hours(parts) <= _FEW_HOURS:
+    hours = [(p.since, p.until) for p in parts if p.suffix == "1h" and p.since and p.until]
+    if (
+        minutes_from is not None
+        and len({part.suffix for part in parts}) == len(levels) == 3
+        and all(since >= minutes_from for since, _ in hours)
+        and sum((until - since for since, until in hours), timedelta(0)) <= _FEW_HOURS
+    ):
         return _cut(period.since, period.until, [levels[0], levels[2]])
     return parts
-
-
-def _hours(parts: Iterable[Segment]) -> timedelta:
-    """How much is read from hours at the edges of days."""
-    return sum(
-        (p.until - p.since for p in parts if p.suffix == "1h" and p.since and p.until), timedelta(0)
-    )
 
 
 def _cut(

@@ -59,7 +59,9 @@ class Queries:
         ``top`` keeps that many rows; the totals stay whole. Without ``latencies`` they are None,
         and figures by user are sums that the store keeps by day, instead of single calls.
         """
-        asked = Question.of(by, since=since, until=until, project=project, filters=filters)
+        asked = Question.of(
+            self.store, by, since=since, until=until, project=project, filters=filters
+        )
         return sums.report(self.store, asked, top=top, order=order, latencies=latencies)
 
     def spenders(
@@ -76,7 +78,9 @@ class Queries:
 
         Half of what ``report`` takes for users, which it can only read with every figure.
         """
-        asked = Question.of(by, since=since, until=until, project=project, filters=filters)
+        asked = Question.of(
+            self.store, by, since=since, until=until, project=project, filters=filters
+        )
         return spending.spenders(self.store, asked, top=top)
 
     def export_report(
@@ -96,7 +100,9 @@ class Queries:
 
         The engine writes it; it appears under its name when it is whole.
         """
-        asked = Question.of(by, since=since, until=until, project=project, filters=filters)
+        asked = Question.of(
+            self.store, by, since=since, until=until, project=project, filters=filters
+        )
         export.write_report(self.store, path, fmt, asked, top=top, order=order)
 
     def report_table(
@@ -111,7 +117,9 @@ class Queries:
         order: str | None = None,
     ) -> Any:
         """The rows of ``report`` as a ``pyarrow.Table``; ``.to_pandas()`` for a data frame."""
-        asked = Question.of(by, since=since, until=until, project=project, filters=filters)
+        asked = Question.of(
+            self.store, by, since=since, until=until, project=project, filters=filters
+        )
         return export.read_table(self.store, *export.report_sql(asked, top=top, order=order))
 
     def calls_table(
@@ -150,7 +158,9 @@ class Queries:
         filters: Filters | None = None,
     ) -> list[sums.UsageRow]:
         """How much of each unit (input, output, cache_read, image, …) was used, by dimensions."""
-        asked = Question.of(by, since=since, until=until, project=project, filters=filters)
+        asked = Question.of(
+            self.store, by, since=since, until=until, project=project, filters=filters
+        )
         return sums.usage(self.store, asked)
 
     def operations(
@@ -163,7 +173,9 @@ class Queries:
         filters: Filters | None = None,
     ) -> list[sums.OperationRow]:
         """Programs, nodes, tools: what is no model call, counted apart. From rollups."""
-        asked = Question.of(by, since=since, until=until, project=project, filters=filters)
+        asked = Question.of(
+            self.store, by, since=since, until=until, project=project, filters=filters
+        )
         return sums.operations(self.store, asked)
 
     def calls(

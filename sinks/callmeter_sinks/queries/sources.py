@@ -5,10 +5,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from callmeter_sinks.clickhouse.retention import kept_days
 from callmeter_sinks.clickhouse.store import Store
 from callmeter_sinks.queries.dimensions import (
     MODEL_OPERATIONS_SQL,
@@ -18,6 +19,7 @@ from callmeter_sinks.queries.dimensions import (
     Dimension,
     Filters,
     Period,
+    Segment,
     dimension,
     dimensions,
     epoch_us,
@@ -37,6 +39,9 @@ SUMS = (
     "unpriced",
     "usage_unknown",
 )
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+#: No producer's clock is so far ahead of the log's, by whose time rows are kept.
+_AHEAD = timedelta(days=1)
 IS_CALL = f"operation IN {MODEL_OPERATIONS_SQL}"
 
 #: For rollups: their blocks stay in memory decompressed, up to ``CACHE_BYTES`` of the store.
@@ -64,10 +69,13 @@ class Question:
     dims: Sequence[Dimension]
     period: Period
     filters: Filters
+    #: Since when every minute is kept; None if nobody has looked.
+    minutes_from: datetime | None = None
 
     @classmethod
     def of(
         cls,
+        store: Store,
         by: Iterable[str] = (),
         *,
         since: datetime | None = None,
@@ -81,7 +89,18 @@ class Question:
         """
         period = Period.of(since, until)
         asked = cls(dimensions(by), period, with_project(filters, project))
-        return asked if asked.raw else cls(asked.dims, period.in_minutes(), asked.filters)
+        if asked.raw:
+            return asked
+        asked = replace(asked, period=period.in_minutes())
+        # Whether minutes are kept is looked up only where it would change what is read.
+        if asked.parts() == replace(asked, minutes_from=LONG_AGO).parts():
+            return asked
+        return replace(asked, minutes_from=minutes_from(store))
+
+    def parts(self) -> list[Segment]:
+        """The period, cut by the rollups that it is read from."""
+        windows = [dim.name for dim in self.dims if dim.kind == "window"]
+        return segments(self.period, windows, minutes_from=self.minutes_from)
 
     @property
     def raw(self) -> bool:
@@ -121,7 +140,7 @@ class Question:
         columns = ", ".join(f"r.{name} AS {name}" for name in ROLLUP_DIMENSIONS if name in used)
         windows = [dim.name for dim in self.dims if dim.kind == "window"]
         tables: dict[str, list[str]] = {}
-        for part in segments(self.period, windows):
+        for part in self.parts():
             within = []
             for moment, comparison in ((part.since, ">="), (part.until, "<")):
                 if moment is not None:
@@ -180,3 +199,9 @@ class Question:
             "CAST(map(), 'Map(String, UInt64)') AS usage "
             f"FROM costs WHERE {' AND '.join(where) or '1'}"
         )
+
+
+def minutes_from(store: Store) -> datetime:
+    """Since when every minute is kept: retention counts from the arrival of what happened in it."""
+    days = [each for each in kept_days(store, only=("rollup_1m", "hist_1m")).values() if each]
+    return datetime.now(UTC) - timedelta(days=min(days)) + _AHEAD if days else LONG_AGO

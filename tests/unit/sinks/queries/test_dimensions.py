@@ -11,6 +11,7 @@ from callmeter.errors import UsageError
 from callmeter_sinks.queries.dimensions import (
     Binding,
     Period,
+    ceil,
     dimension,
     dimensions,
     filter_sql,
@@ -28,10 +29,14 @@ periods = st.tuples(st.none() | minutes, st.none() | minutes).filter(
 )
 
 
-@given(periods, st.sampled_from([(), ("day",), ("hour",), ("minute", "day")]))
-def test_segments_are_the_period_and_never_cut_a_window(ends, windows) -> None:
+@given(
+    periods,
+    st.sampled_from([(), ("day",), ("hour",), ("minute", "day")]),
+    st.one_of(st.none(), periods.map(lambda ends: ends[0])),
+)
+def test_segments_are_the_period_and_never_cut_a_window(ends, windows, minutes_from) -> None:
     period = Period.of(*ends)
-    parts = segments(period, windows)
+    parts = segments(period, windows, minutes_from=minutes_from)
     assert parts[0].since == period.since
     assert parts[-1].until == period.until
     for before, after in pairwise(parts):
@@ -64,8 +69,13 @@ def test_a_few_hours_beside_days_are_read_from_minutes_that_are_read_anyway() ->
         (12 * 60, 0, ["1h", "1d"]),
     ):
         period = Period.of(days[0] - before * MINUTE, days[1] + after * MINUTE)
-        found = sorted({part.suffix for part in segments(period)})
+        first_hour = ceil(days[0] - before * MINUTE, 60 * MINUTE)
+        found = sorted({part.suffix for part in segments(period, minutes_from=first_hour)})
         assert found == sorted(set(read)), (before, after)
+        if "1m" in read:
+            for gone in (None, first_hour + MINUTE):
+                cut = {part.suffix for part in segments(period, minutes_from=gone)}
+                assert "1h" in cut, (before, after)
 
 
 def test_everything_is_read_from_days() -> None:
