@@ -32,7 +32,10 @@ def test_the_walk_sees_the_tree() -> None:
     assert "tests/contract/test_layout.py" in names
 
 
-@pytest.mark.parametrize("path", sources(*FOLDERS), ids=shown)
+COMPILED = [path for root in PACKAGES for path in sorted((ROOT / root).rglob("*.p[yx][xd]"))]
+
+
+@pytest.mark.parametrize("path", [*sources(*FOLDERS), *COMPILED], ids=shown)
 def test_no_file_is_longer_than_the_ceiling(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").count("\n")
     assert lines <= CEILING_LINES, f"{lines} lines: split it by noun"

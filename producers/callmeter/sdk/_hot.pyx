@@ -83,16 +83,6 @@ cdef class Ended:
 cdef class HotIntake:
     """What every call touches of the intake."""
 
-    cdef readonly object queue
-    cdef readonly dict open
-    cdef public object anchor
-    cdef public bint keeps_all
-    cdef public Py_ssize_t alarm
-    cdef object _append
-    cdef object _mono
-    cdef bint _clock_is_ours
-    cdef uint64_t _low, _high
-
     def __cinit__(self):
         self.queue = deque()
         self.open = {}
@@ -130,21 +120,6 @@ cdef class HotIntake:
 
 cdef class HotCall:
     """A call's values, its begin and its end, and what nearly every call is told."""
-
-    cdef public HotIntake intake
-    cdef public object name
-    cdef public dict fields
-    cdef public dict later
-    cdef public object units
-    cdef public dict extra
-    cdef public object root
-    cdef public object parent
-    cdef public object _token
-    cdef object _labels
-    cdef object _anchor
-    cdef uint64_t _span
-    cdef long long _start_ns, _end_ns
-    cdef bint _sampled, _has_span, _has_start, _has_end
 
     # Before a call's begin, or its end, it does not have what it gets there.
 
