@@ -59,7 +59,7 @@ fmt: $(ALL) ## Format the code and sort its imports
 lint: $(ALL) ## Ruff, cython-lint, formatting and import contracts
 	$(BIN)/ruff check $(PACKAGES) $(PROGRAMS)
 	$(BIN)/ruff format --check $(PACKAGES) $(PROGRAMS)
-	$(BIN)/cython-lint --no-pycodestyle $(PACKAGES)
+	PATH=$(CURDIR)/$(BIN):$$PATH cython-lint --max-line-length 100 $(PACKAGES)
 	$(BIN)/lint-imports --no-logo
 
 types: $(ALL) ## mypy --strict over the three packages

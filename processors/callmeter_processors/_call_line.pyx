@@ -60,9 +60,9 @@ cdef inline bint _among(Span *spans, int count) noexcept nogil:
 cdef class CallLine:
     """Reads lines by a table and is the call of the one at hand, as ``CallEnd`` would have it.
 
-    ``opening`` is what lines begin with, up to their first field. ``fields`` are (name, kind, least,
-    most, default); ``required`` names some of them. A line is ordinary if it has no blanks and no
-    escapes, and names known fields alone, each once and within its limits.
+    ``opening`` is what lines begin with, up to their first field. ``fields`` are (name, kind,
+    least, most, default); ``required`` names some of them. A line is ordinary if it has no blanks
+    and no escapes, and names known fields alone, each once and within its limits.
     """
 
     def __cinit__(self, bytes opening, list fields, list required, *_):
