@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from datetime import timedelta
 
 from callmeter.errors import ConfigError
 from callmeter_sinks.clickhouse.store import Store
@@ -39,6 +40,8 @@ SERVER_DAYS: Mapping[str, int | None] = {
     "audit": None,
 }
 _LONGEST_DAYS = 36_500
+#: Nothing is kept for less, and no more is a producer's clock ahead of the log's.
+SURELY_KEPT = timedelta(days=1)
 _TTL = re.compile(r"\bTTL\b.*?toIntervalDay\((\d+)\)", re.DOTALL)
 
 
@@ -98,3 +101,9 @@ def kept_days(store: Store, *, only: Collection[str] = SERVER_DAYS) -> dict[str,
     if missing:
         raise ConfigError(f"{store.name} has no {min(missing)}: run callmeter migrate")
     return {name: int(ttl[1]) if ttl else None for name, ttl in found.items()}
+
+
+def minutes_kept(store: Store) -> timedelta | None:
+    """How long figures by the minute are kept, None for ever."""
+    days = kept_days(store, only=("rollup_1m", "hist_1m")).values()
+    return min((timedelta(days=each) for each in days if each is not None), default=None)

@@ -6,15 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from operator import add
 from typing import Any
 
 from callmeter.schema.histogram import midpoint_us
-from callmeter_sinks.clickhouse.retention import kept_days
 from callmeter_sinks.clickhouse.store import Store
-from callmeter_sinks.dashboard.view import View, Window
+from callmeter_sinks.dashboard.view import View
 from callmeter_sinks.queries import usage
 from callmeter_sinks.queries.dimensions import (
     WINDOWS,
@@ -87,13 +86,6 @@ def over_time(store: Store, view: View, by: str, top: int) -> tuple[Report, list
         for start, group, *measures in rows
     ]
     return report, windows
-
-
-def kept(store: Store, window: Window) -> timedelta | None:
-    """How long figures by that window are kept, None for ever."""
-    suffix = {"minute": "1m", "hour": "1h", "day": "1d"}[window]
-    days = kept_days(store, only=(f"rollup_{suffix}", f"hist_{suffix}")).values()
-    return min((timedelta(days=each) for each in days if each is not None), default=None)
 
 
 def spent(store: Store, view: View, since: datetime) -> tuple[int, Decimal]:

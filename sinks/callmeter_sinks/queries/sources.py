@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
-from callmeter_sinks.clickhouse.retention import kept_days
+from callmeter_sinks.clickhouse.retention import SURELY_KEPT, minutes_kept
 from callmeter_sinks.clickhouse.store import Store
 from callmeter_sinks.queries.dimensions import (
     MODEL_OPERATIONS_SQL,
@@ -40,8 +40,6 @@ SUMS = (
     "usage_unknown",
 )
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
-#: No producer's clock is so far ahead of the log's, by whose time rows are kept.
-_AHEAD = timedelta(days=1)
 IS_CALL = f"operation IN {MODEL_OPERATIONS_SQL}"
 
 #: For rollups: their blocks stay in memory decompressed, up to ``CACHE_BYTES`` of the store.
@@ -203,5 +201,5 @@ class Question:
 
 def minutes_from(store: Store) -> datetime:
     """Since when every minute is kept: retention counts from the arrival of what happened in it."""
-    days = [each for each in kept_days(store, only=("rollup_1m", "hist_1m")).values() if each]
-    return datetime.now(UTC) - timedelta(days=min(days)) + _AHEAD if days else LONG_AGO
+    kept = minutes_kept(store)
+    return LONG_AGO if kept is None else datetime.now(UTC) - kept + SURELY_KEPT

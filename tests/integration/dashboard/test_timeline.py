@@ -14,7 +14,7 @@ import pytest
 from multidict import MultiDict
 
 from callmeter_sinks.clickhouse.chdb_store import ChdbStore
-from callmeter_sinks.clickhouse.retention import apply_retention
+from callmeter_sinks.clickhouse.retention import apply_retention, minutes_kept
 from callmeter_sinks.dashboard import timeline
 from callmeter_sinks.dashboard.access import Reader
 from callmeter_sinks.dashboard.context import Asked
@@ -110,10 +110,10 @@ def test_what_minutes_have_forgotten_is_shown_by_the_hour(store: ChdbStore) -> N
         with ExitStack() as opened:
             return asyncio.run(overview.fitting(asked(opened, store, shown, now))).view.window
 
-    assert (window(), timeline.kept(store, "minute")) == ("minute", None)
+    assert (window(), minutes_kept(store)) == ("minute", None)
     apply_retention(store, {"hist_1m": 30})
     try:
         assert (window(), window(NOW)) == ("hour", "minute")
-        assert timeline.kept(store, "minute") == timedelta(days=30)
+        assert minutes_kept(store) == timedelta(days=30)
     finally:
         apply_retention(store, {"hist_1m": None})

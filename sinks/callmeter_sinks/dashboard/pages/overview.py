@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
 
+from callmeter_sinks.clickhouse.retention import SURELY_KEPT, minutes_kept
 from callmeter_sinks.dashboard import charts, figures, timeline
 from callmeter_sinks.dashboard.charts import Chart, Line
 from callmeter_sinks.dashboard.context import Asked, Page
@@ -20,8 +21,6 @@ _COLOURED = 6
 _OTHERS = "all others"
 _QUANTILES = ("p50", "p95", "p99")
 _NOW = timedelta(minutes=5)
-#: Nothing is kept for less, and no more is a producer's clock ahead of the log's.
-_SURELY_KEPT = timedelta(days=1)
 
 
 async def page(asked: Asked) -> Page:
@@ -96,11 +95,11 @@ async def fitting(asked: Asked) -> Asked:
     since, window = view.since, view.window
     if view.range == ALL and (bounds := await _bounds(asked)) is not None:
         since, window = bounds[0], window_for(bounds[0], min(bounds[1], asked.now))
-    if window == "minute" and since is not None and since < asked.now - _SURELY_KEPT:
+    if window == "minute" and since is not None and since < asked.now - SURELY_KEPT:
         kept = await asked.dashboard.reading.ask(
-            "minutes kept", lambda queries: timeline.kept(queries.store, "minute")
+            "minutes kept", lambda queries: minutes_kept(queries.store)
         )
-        if kept is not None and since < asked.now - kept + _SURELY_KEPT:
+        if kept is not None and since < asked.now - kept + SURELY_KEPT:
             window = "hour"
     return replace(asked, view=replace(view, window=window))
 
