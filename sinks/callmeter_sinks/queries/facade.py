@@ -39,6 +39,18 @@ class Queries:
     def __init__(self, store: Store) -> None:
         self.store = store
 
+    def _asked(
+        self,
+        by: Sequence[str],
+        since: datetime | None,
+        until: datetime | None,
+        project: str | None,
+        filters: Filters | None,
+    ) -> Question:
+        return Question.of(
+            self.store, by, since=since, until=until, project=project, filters=filters
+        )
+
     def report(
         self,
         by: Sequence[str] = ("model",),
@@ -59,9 +71,7 @@ class Queries:
         ``top`` keeps that many rows; the totals stay whole. Without ``latencies`` they are None,
         and figures by user are sums that the store keeps by day, instead of single calls.
         """
-        asked = Question.of(
-            self.store, by, since=since, until=until, project=project, filters=filters
-        )
+        asked = self._asked(by, since, until, project, filters)
         return sums.report(self.store, asked, top=top, order=order, latencies=latencies)
 
     def spenders(
@@ -78,9 +88,7 @@ class Queries:
 
         Half of what ``report`` takes for users, which it can only read with every figure.
         """
-        asked = Question.of(
-            self.store, by, since=since, until=until, project=project, filters=filters
-        )
+        asked = self._asked(by, since, until, project, filters)
         return spending.spenders(self.store, asked, top=top)
 
     def export_report(
@@ -100,9 +108,7 @@ class Queries:
 
         The engine writes it; it appears under its name when it is whole.
         """
-        asked = Question.of(
-            self.store, by, since=since, until=until, project=project, filters=filters
-        )
+        asked = self._asked(by, since, until, project, filters)
         export.write_report(self.store, path, fmt, asked, top=top, order=order)
 
     def report_table(
@@ -117,9 +123,7 @@ class Queries:
         order: str | None = None,
     ) -> Any:
         """The rows of ``report`` as a ``pyarrow.Table``; ``.to_pandas()`` for a data frame."""
-        asked = Question.of(
-            self.store, by, since=since, until=until, project=project, filters=filters
-        )
+        asked = self._asked(by, since, until, project, filters)
         return export.read_table(self.store, *export.report_sql(asked, top=top, order=order))
 
     def calls_table(
@@ -158,9 +162,7 @@ class Queries:
         filters: Filters | None = None,
     ) -> list[sums.UsageRow]:
         """How much of each unit (input, output, cache_read, image, …) was used, by dimensions."""
-        asked = Question.of(
-            self.store, by, since=since, until=until, project=project, filters=filters
-        )
+        asked = self._asked(by, since, until, project, filters)
         return sums.usage(self.store, asked)
 
     def operations(
@@ -173,9 +175,7 @@ class Queries:
         filters: Filters | None = None,
     ) -> list[sums.OperationRow]:
         """Programs, nodes, tools: what is no model call, counted apart. From rollups."""
-        asked = Question.of(
-            self.store, by, since=since, until=until, project=project, filters=filters
-        )
+        asked = self._asked(by, since, until, project, filters)
         return sums.operations(self.store, asked)
 
     def calls(
