@@ -126,6 +126,7 @@ cdef class OrdinaryReader(CallLine):
         cdef object pico = None
         cdef list samples
         cdef int i
+        self._tags_said = None  # they were another line's
         if seen & self._unusual:
             return self._add_unusual(start, end, alike, pricer)
         counts = tuple([self._counts[i] for i in range(self._unit_count)])
@@ -155,7 +156,6 @@ cdef class OrdinaryReader(CallLine):
         cdef Span *status = &self._spans[self._status]
         cdef long long tokens = 0
         cdef int i
-        self._tags_said = None
         if pico is None or status.end - status.start != 2 or memcmp(status.start, b"ok", 2) != 0:
             watch(watched, self, pico)
             return 0
@@ -172,7 +172,6 @@ cdef class OrdinaryReader(CallLine):
     cdef int _add_unusual(self, text start, text end, object alike, object pricer) except -1:
         """The same by ``Alike.add``: it sees the reader as a call."""
         unset = self.cost_pico
-        self._tags_said = None
         try:
             alike.add(self, self.started_us, self.usage, pricer)
             self._put(start, end - start - 1)
